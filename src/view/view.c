@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * view.c - which tensors of the catalog a view shows, under which names, as which dtype.
+ *
+ *   full     the model: wrapper names dropped, tied weights once
+ *   raw      every tensor as stored, under its stored name
+ *   adapter  of a PEFT state: the adapter file's tensors under its names
+ *   base     of a PEFT state: the model under the adapter
+ *   X        the component X of several models: names that start with 'X.', without it
+ */
+#include "view/view.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/math.h"
+#include "view/adapter.h"
+#include "view/kind.h"
+#include "view/view_int.h"
+
+#define MAX_NOTES 64
+
+/* How a view names tensors. */
+struct naming {
+    bool raw;           /* as stored */
+    bool adapter, base; /* of a PEFT state */
+    char which[256];    /* the adapter's name */
+    const char *prefix; /* only what is below this component, or NULL */
+};
+
+int gf_view_note(struct gf_view *view, struct gf_err *err, const char *fmt, ...)
+{
+    va_list ap;
+    char *line;
+    int n;
+
+    if (view->notes.n == MAX_NOTES)
+        return 0;
+    va_start(ap, fmt);
+    n = vasprintf(&line, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        return gf_nomem(err);
+    if (gf_vec_push(&view->notes, line, MAX_NOTES)) {
+        free(line);
+        return gf_nomem(err);
+    }
+    return 0;
+}
+
+static int choose_naming(const struct gf_view_spec *spec, struct naming *ret,
+                         struct gf_err *err)
+{
+    static const char *const reserved[] = { "base", "adapter", "steps" };
+    const char *sign;
+
+    *ret = (struct naming){ .raw = strcmp(spec->name, "raw") == 0 };
+    if (ret->raw)
+        return 0;
+    if (gf_state_kind(spec->catalog, &sign) == GF_STATE_PEFT) {
+        ret->adapter = strcmp(spec->name, "adapter") == 0;
+        ret->base = strcmp(spec->name, "base") == 0;
+        if (ret->adapter)
+            return gf_adapter_choose(spec->catalog, ret->which, err);
+        if (ret->base)
+            return 0;
+    }
+    if (strcmp(spec->name, "full") == 0) {
+        switch (gf_state_kind(spec->catalog, &sign)) {
+        case GF_STATE_PLAIN:
+            return 0;
+        case GF_STATE_PEFT:
+            return gf_fail(
+                err, ENOENT,
+                "no view 'full': tensor '%s' belongs to a PEFT state, whose adapter "
+                "is not merged here",
+                sign);
+        case GF_STATE_COMPOSITE:
+            return gf_fail(err, ENOENT,
+                           "no view 'full': tensor '%s' belongs to one of several models, "
+                           "each is a view of its own",
+                           sign);
+        }
+    }
+    for (size_t i = 0; i < GF_COUNT(reserved); i++)
+        if (strcmp(spec->name, reserved[i]) == 0)
+            return gf_fail(err, ENOENT, "no view '%s' of this checkpoint", spec->name);
+    ret->prefix = spec->name;
+    return 0;
+}
+
+/* *ret: the name in the view, NULL if the view does not show it. */
+static int name_of(const struct naming *naming, const struct gf_tensor *tensor,
+                   struct gf_arena *arena, const char **ret, struct gf_err *err)
+{
+    size_t n = naming->prefix ? strlen(naming->prefix) : 0;
+    char *name = gf_arena_strdup(arena, tensor->name);
+
+    if (!name)
+        return gf_nomem(err);
+    if (!naming->raw)
+        gf_name_unwrap(tensor->name, name);
+    *ret = name;
+    if (naming->adapter)
+        *ret = gf_adapter_name(tensor->name, naming->which, name) ? name : NULL;
+    if (naming->base)
+        *ret = gf_adapter_base_name(tensor->name, name) ? name : NULL;
+    if (naming->prefix)
+        *ret = strncmp(name, naming->prefix, n) == 0 && name[n] == '.' && name[n + 1]
+                   ? name + n + 1
+                   : NULL;
+    return 0;
+}
+
+static int collect(const struct gf_view_spec *spec, const struct naming *naming,
+                   struct gf_arena *arena, struct gf_items *items, struct gf_err *err)
+{
+    size_t n = gf_catalog_len(spec->catalog);
+    char shape[GF_SHAPE_TEXT];
+    uint64_t old;
+
+    items->at = calloc(n ? n : 1, sizeof(*items->at));
+    if (!items->at)
+        return gf_nomem(err);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, i);
+        const char *name = NULL;
+        int r;
+
+        if (tensor->hidden)
+            continue;
+        r = name_of(naming, tensor, arena, &name, err);
+        if (r)
+            return r;
+        if (!name)
+            continue;
+        if (naming->adapter && gf_adapter_is_torn(tensor->name, tensor->shape))
+            return gf_fail(err, GF_EBAD,
+                           "tensor '%s' has shape %s: a shard that was never gathered",
+                           tensor->name, gf_shape_text(tensor->shape, shape));
+        r = gf_strmap_put(&items->by_name, name, items->n, &old);
+        if (r == -EEXIST)
+            return gf_fail(err, GF_EBAD,
+                           "tensors '%s' and '%s' are both '%s' without their wrappers",
+                           gf_catalog_at(spec->catalog, items->at[old].tensor)->name,
+                           tensor->name, name);
+        if (r)
+            return gf_nomem(err);
+        items->at[items->n++] = (struct gf_item){ .name = name, .tensor = i };
+    }
+    if (items->n == 0 && naming->prefix)
+        return gf_fail(err, ENOENT, "no view '%s': no tensor's name starts with '%s.'",
+                       spec->name, spec->name);
+    if (items->n == 0 && (naming->adapter || naming->base))
+        return gf_fail(err, ENOENT, "no view '%s': its tensors are not in this checkpoint",
+                       spec->name);
+    if (items->n == 0)
+        return gf_fail(err, GF_EBAD, "view '%s' would be empty: no tensors", spec->name);
+    return 0;
+}
+
+/* Which stored tensor supplies tensor `index`, and as what it is served. */
+static int choose_expr(const struct gf_view_spec *spec, enum gf_dtype_policy policy,
+                       uint32_t index, struct gf_expr *ret, struct gf_err *err)
+{
+    const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, index);
+    enum gf_dtype to = tensor->dtype;
+    bool copy = false;
+
+    if (policy == GF_DTYPE_AUTO) {
+        to = tensor->live;
+        copy = tensor->copy != GF_NONE;
+    } else if (policy == GF_DTYPE_FIXED && gf_dtype_info(to)->wide_float) {
+        to = spec->dtype;
+        copy = tensor->copy != GF_NONE &&
+               gf_catalog_at(spec->catalog, tensor->copy)->dtype == to;
+    }
+    return gf_expr_gather(spec->catalog, 0, copy ? tensor->copy : index, to, ret, err);
+}
+
+static int add_output(const struct gf_view_spec *spec, enum gf_dtype_policy policy,
+                      const struct gf_item *item, struct gf_view *view, struct gf_err *err)
+{
+    const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, item->tensor);
+    struct gf_output *out = &view->outputs[view->n];
+    int r = choose_expr(spec, policy, item->tensor, &out->expr, err);
+
+    if (r)
+        return r;
+    out->name = item->name;
+    out->dtype = out->expr.to;
+    out->shape = tensor->shape;
+    out->buffer = tensor->buffer;
+    if (gf_dtype_nbytes(out->dtype, tensor->numel, &out->nbytes) ||
+        gf_add(view->nbytes, out->nbytes, &view->nbytes) || view->nbytes > INT64_MAX)
+        return gf_fail(err, EOVERFLOW, "tensor '%s' as %s: the view is too large",
+                       item->name, gf_dtype_info(out->dtype)->safetensors);
+    /* One torch element of F4 is two of ours. */
+    if (!tensor->buffer)
+        view->nparameters += out->dtype == GF_F4 ? tensor->numel / 2 : tensor->numel;
+    view->n++;
+    return 0;
+}
+
+static int build(const struct gf_view_spec *spec, struct gf_items *items,
+                 struct gf_view *view, struct gf_err *err)
+{
+    enum gf_dtype_policy policy = spec->policy;
+    struct naming naming;
+    int r = choose_naming(spec, &naming, err);
+
+    if (!r)
+        r = collect(spec, &naming, view->arena, items, err);
+    if (!r && !naming.raw && !naming.adapter && spec->config)
+        r = gf_tied_resolve(spec, items, view, err);
+    if (!r && !naming.raw && !naming.adapter && spec->config && !spec->partial)
+        r = gf_expect_layers(spec, items, err);
+    if (r)
+        return r;
+    view->name = gf_arena_strdup(view->arena, spec->name);
+    view->outputs = gf_arena_alloc(view->arena, items->n * sizeof(*view->outputs));
+    if (!view->name || !view->outputs)
+        return gf_nomem(err);
+    if (naming.raw && policy == GF_DTYPE_AUTO)
+        policy = GF_DTYPE_STORED;
+    for (size_t i = 0; i < items->n && !r; i++)
+        if (!items->at[i].dropped)
+            r = add_output(spec, policy, &items->at[i], view, err);
+    return r;
+}
+
+int gf_view_build(const struct gf_view_spec *spec, struct gf_view **ret, struct gf_err *err)
+{
+    GF_AUTO(gf_view) view = calloc(1, sizeof(*view));
+    struct gf_items items = { 0 };
+    int r;
+
+    if (!view || !(view->arena = calloc(1, sizeof(*view->arena))))
+        return gf_nomem(err);
+    r = build(spec, &items, view, err);
+    free(items.at);
+    gf_strmap_done(&items.by_name);
+    if (!r)
+        *ret = gf_take(&view);
+    return r;
+}
+
+void gf_view_free(struct gf_view *view)
+{
+    if (!view)
+        return;
+    for (size_t i = 0; i < view->notes.n; i++)
+        free(view->notes.at[i]);
+    gf_vec_free(&view->notes);
+    if (view->arena)
+        gf_arena_done(view->arena);
+    free(view->arena);
+    free(view);
+}
+
+static bool is_float(enum gf_dtype dtype)
+{
+    switch (dtype) {
+    case GF_F4:
+    case GF_F6_E2M3:
+    case GF_F6_E3M2:
+    case GF_F8_E5M2:
+    case GF_F8_E4M3:
+    case GF_F8_E8M0:
+    case GF_F8_E4M3FNUZ:
+    case GF_F8_E5M2FNUZ:
+        return true;
+    default:
+        return gf_dtype_info(dtype)->wide_float;
+    }
+}
+
+bool gf_view_dtype(const struct gf_view *view, enum gf_dtype *ret)
+{
+    for (size_t i = 0; i < view->n; i++)
+        if (!view->outputs[i].buffer && is_float(view->outputs[i].dtype)) {
+            *ret = view->outputs[i].dtype;
+            return true;
+        }
+    return false;
+}
