@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * side.h - the files beside the weights: config, generation config, tokenizer, custom code.
+ *
+ * Each is searched in the order of DESIGN 1.3: the option, the checkpoint, its huggingface/,
+ * hf_config/ and hf_model/, then its parents up to SOURCE (for SOURCE = a tag that layout's
+ * root, too). Files are carried through as they are, byte for byte; only config.json is read
+ * into memory, because it is corrected to what is served.
+ */
+#ifndef GF_SNAPSHOT_SIDE_H
+#define GF_SNAPSHOT_SIDE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/vec.h"
+#include "format/format.h"
+#include "snapshot/options.h"
+#include "source/dir.h"
+#include "source/source.h"
+
+struct gf_side_file {
+    char *name;      /* as served: one component */
+    uint32_t source; /* index into sources */
+};
+
+struct gf_side {
+    struct GF_VEC(
+        struct gf_side_file) files; /* sorted by name; config.json is among them */
+    struct GF_VEC(struct gf_source *) sources;
+    char *config_text; /* NULL: there is no config.json */
+    size_t config_len;
+    struct gf_json *config; /* parsed; NULL as above */
+};
+
+/* `dir` is SOURCE's directory, `base` where in it the checkpoint's layout stands, found->base
+ * the checkpoint below that. */
+int gf_side_find(struct gf_dir *dir, const char *base, const struct gf_found *found,
+                 const struct gf_options *opt, struct gf_side *ret, struct gf_err *err);
+void gf_side_done(struct gf_side *side);
+
+/* Is this a name that belongs beside the weights (hf-directory 3.4)? */
+bool gf_side_is_wanted(const char *name);
+
+#endif
