@@ -19,6 +19,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Linux caches each write in one piece of memory if it can, and filling fresh pieces of MiB
+ * takes several times as long as filling small ones. */
+#define WRITE_MAX ((size_t)256 << 10)
+
 struct target {
     int fd;
     const char *name;
@@ -56,11 +60,12 @@ static int write_chunk(void *ctx, uint64_t off, const uint8_t *buf, size_t len,
     size_t left = len;
 
     while (left > 0) {
-        ssize_t n = pwrite(target->fd, buf + (at - off), left, (off_t)at);
+        size_t want = GF_MIN(left, WRITE_MAX);
+        ssize_t n = pwrite(target->fd, buf + (at - off), want, (off_t)at);
 
         if (n < 0 && errno != EINTR)
             return gf_fail(err, errno, "'%s': cannot write %zu bytes at %llu: %s",
-                           target->name, left, (unsigned long long)at, strerror(errno));
+                           target->name, want, (unsigned long long)at, strerror(errno));
         if (n > 0) {
             at += (uint64_t)n;
             left -= (size_t)n;
