@@ -23,7 +23,8 @@ import sys
 import tempfile
 
 MAX_LINES = 700
-LIBRARY_HOMES = {"fuse": "fs/", "cjson/": "src/base/json.c"}
+LIBRARY_HOMES = {"fuse": "fs/", "cjson/": "src/base/json.c",
+                 "pcre2": "src/base/regex.c"}
 IO_SYMBOLS = set(
     """open open64 openat openat64 creat creat64 read pread pread64 readv preadv preadv64 write
     pwrite pwrite64 writev close mmap mmap64 munmap fopen fopen64 fdopen freopen fread fwrite

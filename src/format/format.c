@@ -120,6 +120,7 @@ const struct gf_format *gf_format_of_layer(struct gf_dir *dir, const char *file,
 void gf_found_done(struct gf_found *found)
 {
     gf_catalog_free(found->catalog);
+    gf_catalog_free(found->template);
     for (size_t i = 0; i < found->sources.n; i++)
         gf_source_free(found->sources.at[i]);
     gf_vec_free(&found->sources);

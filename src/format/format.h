@@ -38,6 +38,7 @@ struct gf_format_in {
 
 struct gf_found {
     struct gf_catalog *catalog;
+    struct gf_catalog *template; /* owned; what was expected (gf_format_in), or NULL */
     struct GF_VEC(struct gf_source *) sources; /* owned; pieces name them by index */
     const char *format;                        /* the gf_format's name */
     char detail[128]; /* "ZeRO stage 3, 4 ranks, bf16": for inspect */

@@ -306,5 +306,9 @@ int gf_layers_read(const struct gf_layers_in *in, struct gf_found *ret,
     }
     if (!r && in->opt->base)
         r = supplement_base(in, &fin, ret, err);
-    return r ? r : check_template(ret, template, in->opt->allow_incomplete, err);
+    if (!r)
+        r = check_template(ret, template, in->opt->allow_incomplete, err);
+    if (!r)
+        ret->template = gf_take(&template);
+    return r;
 }

@@ -18,6 +18,7 @@ const struct gf_option_info gf_option_table[] = {
       "a part of the model by its (nested) name: becomes the default view" },
     { "dtype", "TYPE",
       "auto (as in the live model), stored, float32, bfloat16 or float16" },
+    { "names", "hub|module", "names as on the hub (default), or as in the module" },
     { "max_shard_size", "SIZE",
       "split the weights into files of at most this size (50GB)" },
     { "base", "DIR",
@@ -209,6 +210,16 @@ static int set_size(const char *key, const char *value, uint64_t *ret, struct gf
                : 0;
 }
 
+static int set_names(struct gf_options *opt, const char *value, struct gf_err *err)
+{
+    bool hub = strcmp(value, "hub") == 0;
+
+    if (!hub && strcmp(value, "module") != 0)
+        return bad_value("names", value, "hub or module", err);
+    opt->names = hub ? GF_NAMES_HUB : GF_NAMES_MODULE;
+    return 0;
+}
+
 static int set_dtype(struct gf_options *opt, const char *value, struct gf_err *err)
 {
     static const struct {
@@ -267,6 +278,8 @@ static int set_value(struct gf_options *opt, const char *key, const char *value,
                    : set_path(&opt->generation_config, value, err);
     if (strcmp(key, "dtype") == 0)
         return set_dtype(opt, value, err);
+    if (strcmp(key, "names") == 0)
+        return set_names(opt, value, err);
     if (strcmp(key, "format") == 0) {
         opt->bin = strcmp(value, "bin") == 0;
         return opt->bin || strcmp(value, "safetensors") == 0

@@ -27,6 +27,7 @@ struct gf_options {
     char *base, *config_from, *tokenizer, *generation_config;
     enum gf_dtype_policy policy;
     enum gf_dtype dtype;
+    enum gf_names names;
     uint64_t max_shard_size; /* bytes */
     bool bin;                /* pytorch_model.bin in place of safetensors */
     bool allow_incomplete, follow_links;

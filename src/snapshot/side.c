@@ -255,29 +255,34 @@ static int by_name(const void *a, const void *b)
                   ((const struct gf_side_file *)b)->name);
 }
 
-static int load_config(struct gf_side *side, const struct gf_limits *limits,
-                       struct gf_err *err)
+/* The text of a file, parsed, if there is one of that name. */
+static int load_json(const struct gf_side *side, const char *name,
+                     const struct gf_limits *limits, char **ret_text, size_t *ret_len,
+                     struct gf_json **ret, struct gf_err *err)
 {
     for (size_t i = 0; i < side->files.n; i++) {
         struct gf_source *src = side->sources.at[side->files.at[i].source];
+        GF_AUTO_MEM char *text = NULL;
         int r;
 
-        if (strcmp(side->files.at[i].name, "config.json") != 0)
+        if (strcmp(side->files.at[i].name, name) != 0)
             continue;
         if (src->size > limits->json_bytes)
-            return gf_fail(err, GF_EBAD, "'%s': too large for a config.json", src->name);
-        side->config_len = src->size;
-        side->config_text = malloc(src->size + 1);
-        if (!side->config_text)
+            return gf_fail(err, GF_EBAD, "'%s': too large for a %s", src->name, name);
+        text = malloc(src->size + 1);
+        if (!text)
             return gf_nomem(err);
-        r = gf_source_read_err(src, side->config_text, src->size, 0, err);
-        side->config_text[src->size] = '\0';
+        r = gf_source_read_err(src, text, src->size, 0, err);
+        text[src->size] = '\0';
         if (!r)
-            r = gf_json_parse(src->name, side->config_text, src->size, limits,
-                              &side->config, err);
-        if (!r && !gf_json_is_object(side->config))
+            r = gf_json_parse(src->name, text, src->size, limits, ret, err);
+        if (!r && !gf_json_is_object(*ret))
             r = gf_fail(err, GF_EBAD, "'%s': not a JSON object", src->name);
-        return r;
+        if (r)
+            return r;
+        *ret_len = src->size;
+        *ret_text = gf_take(&text);
+        return 0;
     }
     return 0;
 }
@@ -358,8 +363,12 @@ int gf_side_find(struct gf_dir *dir, const char *base, const struct gf_found *fo
     if (!r) {
         if (side.files.n)
             qsort(side.files.at, side.files.n, sizeof(*side.files.at), by_name);
-        r = load_config(&side, opt->limits, err);
+        r = load_json(&side, "config.json", opt->limits, &side.config_text,
+                      &side.config_len, &side.config, err);
     }
+    if (!r)
+        r = load_json(&side, "adapter_config.json", opt->limits, &side.adapter_text,
+                      &side.adapter_len, &side.adapter_config, err);
     if (r) {
         gf_side_done(&side);
         return r;
@@ -378,5 +387,7 @@ void gf_side_done(struct gf_side *side)
     gf_vec_free(&side->sources);
     gf_json_free(side->config);
     free(side->config_text);
+    gf_json_free(side->adapter_config);
+    free(side->adapter_text);
     *side = (struct gf_side){ 0 };
 }

@@ -33,6 +33,9 @@ struct gf_side {
     char *config_text; /* NULL: there is no config.json */
     size_t config_len;
     struct gf_json *config; /* parsed; NULL as above */
+    char *adapter_text;     /* the same of adapter_config.json */
+    size_t adapter_len;
+    struct gf_json *adapter_config;
 };
 
 /* `dir` is SOURCE's directory, `base` where in it the checkpoint's layout stands, found->base

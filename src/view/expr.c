@@ -14,7 +14,6 @@ int gf_expr_gather(const struct gf_catalog *catalog, uint32_t catalog_index,
                        gf_dtype_info(t->dtype)->safetensors,
                        gf_dtype_info(to)->safetensors);
     *ret = (struct gf_expr){
-        .kind = GF_EXPR_GATHER,
         .catalog = catalog_index,
         .tensor = tensor,
         .from = t->dtype,

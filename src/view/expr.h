@@ -2,9 +2,13 @@
 /*
  * expr.h - how an output tensor is made of catalog tensors.
  *
- * Today: gather a run of a tensor's elements, then cast. Leaves are (catalog, tensor), so a
- * second catalog (a base model) needs nothing new. The gather engine evaluates any byte
- * range of it.
+ * A run of a tensor's elements, perhaps with an adapter merged into it (merge.h), then cast.
+ * The gather engine evaluates any byte range of it.
+ *
+ *   stored elements --cast--> merge->dtype --merge--> merge->dtype --cast--> to
+ *
+ * Element `first + i` of the leaf is element `merge_first + i` of the weight that the merge
+ * describes: the leaf may be one expert's slice of it.
  */
 #ifndef GF_VIEW_EXPR_H
 #define GF_VIEW_EXPR_H
@@ -14,16 +18,14 @@
 #include "base/err.h"
 #include "catalog/catalog.h"
 #include "tensor/dtype.h"
-
-enum gf_expr_kind {
-    GF_EXPR_GATHER, /* elements [first, first + numel of the output), cast `from` -> `to` */
-};
+#include "view/merge.h"
 
 struct gf_expr {
-    enum gf_expr_kind kind;
     uint32_t catalog, tensor;
-    uint64_t first; /* flattened element where the run starts */
-    enum gf_dtype from, to;
+    uint64_t first;               /* flattened element where the run starts */
+    enum gf_dtype from, to;       /* stored, served */
+    const struct gf_merge *merge; /* NULL: none. Owned by the view */
+    uint64_t merge_first;
 };
 
 /* A gather of a whole tensor, cast to `to`. -ENOTSUP if there is no such conversion. */

@@ -4,6 +4,7 @@
  *
  *   full     the model: wrapper names dropped, tied weights once
  *   raw      every tensor as stored, under its stored name
+ *            of a PEFT state: the adapter merged into the base (merged.c)
  *   adapter  of a PEFT state: the adapter file's tensors under its names
  *   base     of a PEFT state: the model under the adapter
  *   X        the component X of several models: names that start with 'X.', without it
@@ -23,10 +24,10 @@
 
 /* How a view names tensors. */
 struct naming {
-    bool raw;           /* as stored */
-    bool adapter, base; /* of a PEFT state */
-    char which[256];    /* the adapter's name */
-    const char *prefix; /* only what is below this component, or NULL */
+    bool raw;                   /* as stored */
+    bool adapter, base, merged; /* of a PEFT state */
+    char which[256];            /* the adapter's name */
+    const char *prefix;         /* only what is below this component, or NULL */
 };
 
 int gf_view_note(struct gf_view *view, struct gf_err *err, const char *fmt, ...)
@@ -71,11 +72,8 @@ static int choose_naming(const struct gf_view_spec *spec, struct naming *ret,
         case GF_STATE_PLAIN:
             return 0;
         case GF_STATE_PEFT:
-            return gf_fail(
-                err, ENOENT,
-                "no view 'full': tensor '%s' belongs to a PEFT state, whose adapter "
-                "is not merged here",
-                sign);
+            ret->merged = true;
+            return 0;
         case GF_STATE_COMPOSITE:
             return gf_fail(err, ENOENT,
                            "no view 'full': tensor '%s' belongs to one of several models, "
@@ -113,16 +111,46 @@ static int name_of(const struct naming *naming, const struct gf_tensor *tensor,
     return 0;
 }
 
+int gf_items_add(struct gf_items *items, const struct gf_catalog *catalog, const char *name,
+                 uint32_t tensor, struct gf_err *err)
+{
+    uint64_t old;
+    int r = gf_strmap_put(&items->by_name, name, items->n, &old);
+
+    if (r == -EEXIST)
+        return gf_fail(err, EEXIST, "tensors '%s' and '%s' are both '%s' in this view",
+                       gf_catalog_at(catalog, items->at[old].tensor)->name,
+                       gf_catalog_at(catalog, tensor)->name, name);
+    if (!r && items->n == items->room) {
+        size_t room = GF_MAX(items->room * 2, 64);
+        struct gf_item *at = reallocarray(items->at, room, sizeof(*at));
+
+        if (!at)
+            return gf_nomem(err);
+        items->at = at;
+        items->room = room;
+    }
+    if (r)
+        return gf_nomem(err);
+    items->at[items->n++] = (struct gf_item){
+        .name = name, .tensor = tensor, .shape = gf_catalog_at(catalog, tensor)->shape
+    };
+    return 0;
+}
+
+void gf_items_done(struct gf_items *items)
+{
+    free(items->at);
+    gf_strmap_done(&items->by_name);
+    *items = (struct gf_items){ 0 };
+}
+
 static int collect(const struct gf_view_spec *spec, const struct naming *naming,
                    struct gf_arena *arena, struct gf_items *items, struct gf_err *err)
 {
     size_t n = gf_catalog_len(spec->catalog);
     char shape[GF_SHAPE_TEXT];
-    uint64_t old;
 
-    items->at = calloc(n ? n : 1, sizeof(*items->at));
-    if (!items->at)
-        return gf_nomem(err);
     for (uint32_t i = 0; i < n; i++) {
         const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, i);
         const char *name = NULL;
@@ -139,15 +167,9 @@ static int collect(const struct gf_view_spec *spec, const struct naming *naming,
             return gf_fail(err, GF_EBAD,
                            "tensor '%s' has shape %s: a shard that was never gathered",
                            tensor->name, gf_shape_text(tensor->shape, shape));
-        r = gf_strmap_put(&items->by_name, name, items->n, &old);
-        if (r == -EEXIST)
-            return gf_fail(err, GF_EBAD,
-                           "tensors '%s' and '%s' are both '%s' without their wrappers",
-                           gf_catalog_at(spec->catalog, items->at[old].tensor)->name,
-                           tensor->name, name);
+        r = gf_items_add(items, spec->catalog, name, i, err);
         if (r)
-            return gf_nomem(err);
-        items->at[items->n++] = (struct gf_item){ .name = name, .tensor = i };
+            return r == -EEXIST ? -GF_EBAD : r;
     }
     if (items->n == 0 && naming->prefix)
         return gf_fail(err, ENOENT, "no view '%s': no tensor's name starts with '%s.'",
@@ -184,21 +206,26 @@ static int add_output(const struct gf_view_spec *spec, enum gf_dtype_policy poli
 {
     const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, item->tensor);
     struct gf_output *out = &view->outputs[view->n];
+    uint64_t numel;
     int r = choose_expr(spec, policy, item->tensor, &out->expr, err);
 
     if (r)
         return r;
+    out->expr.first = item->first;
+    out->expr.merge = item->merge;
+    out->expr.merge_first = item->merge_first;
     out->name = item->name;
     out->dtype = out->expr.to;
-    out->shape = tensor->shape;
+    out->shape = item->shape;
     out->buffer = tensor->buffer;
-    if (gf_dtype_nbytes(out->dtype, tensor->numel, &out->nbytes) ||
+    if (gf_shape_numel(item->shape, &numel) ||
+        gf_dtype_nbytes(out->dtype, numel, &out->nbytes) ||
         gf_add(view->nbytes, out->nbytes, &view->nbytes) || view->nbytes > INT64_MAX)
         return gf_fail(err, EOVERFLOW, "tensor '%s' as %s: the view is too large",
                        item->name, gf_dtype_info(out->dtype)->safetensors);
     /* One torch element of F4 is two of ours. */
     if (!tensor->buffer)
-        view->nparameters += out->dtype == GF_F4 ? tensor->numel / 2 : tensor->numel;
+        view->nparameters += out->dtype == GF_F4 ? numel / 2 : numel;
     view->n++;
     return 0;
 }
@@ -208,13 +235,19 @@ static int build(const struct gf_view_spec *spec, struct gf_items *items,
 {
     enum gf_dtype_policy policy = spec->policy;
     struct naming naming;
+    bool model = false; /* names mean what config.json says */
     int r = choose_naming(spec, &naming, err);
 
-    if (!r)
-        r = collect(spec, &naming, view->arena, items, err);
-    if (!r && !naming.raw && !naming.adapter && spec->config)
+    if (!r) {
+        model = spec->config && !naming.raw && !naming.adapter;
+        r = naming.merged ? gf_merged_collect(spec, view, items, err)
+                          : collect(spec, &naming, view->arena, items, err);
+    }
+    if (!r && model)
         r = gf_tied_resolve(spec, items, view, err);
-    if (!r && !naming.raw && !naming.adapter && spec->config && !spec->partial)
+    if (!r && model && spec->names == GF_NAMES_HUB)
+        r = gf_items_to_hub(spec, view, items, err);
+    if (!r && model && !spec->partial)
         r = gf_expect_layers(spec, items, err);
     if (r)
         return r;
@@ -239,8 +272,7 @@ int gf_view_build(const struct gf_view_spec *spec, struct gf_view **ret, struct 
     if (!view || !(view->arena = calloc(1, sizeof(*view->arena))))
         return gf_nomem(err);
     r = build(spec, &items, view, err);
-    free(items.at);
-    gf_strmap_done(&items.by_name);
+    gf_items_done(&items);
     if (!r)
         *ret = gf_take(&view);
     return r;

@@ -35,10 +35,16 @@ struct gf_output {
     struct gf_expr expr;
 };
 
+/* names=: what tensors are called where a module's names are not the hub's (hub.h). */
+enum gf_names { GF_NAMES_HUB, GF_NAMES_MODULE };
+
 struct gf_view_spec {
     const char *name; /* "full", "raw", or a component: "policy", "actor.model" */
     const struct gf_catalog *catalog;
-    const struct gf_json *config; /* config.json of what this view shows, or NULL */
+    const struct gf_json *config;         /* config.json of what this view shows, or NULL */
+    const struct gf_json *adapter_config; /* adapter_config.json, or NULL */
+    const struct gf_catalog *template;    /* names and shapes of the base model, or NULL */
+    enum gf_names names;
     enum gf_dtype_policy policy;
     enum gf_dtype dtype;
     bool partial; /* allow_incomplete: what config.json shows to be missing may be */
