@@ -188,6 +188,61 @@ def json_seeds():
     put('json', 'array', b'[1, "x", null]')
 
 
+def live_message(kind, payload=b'', **fields):
+    f = dict(flags=0, req=0, why=0, set=0, slot=0, step=0, seq=0, incarnation=7, bytes=0) | fields
+    return struct.pack('<4sHHIIIIIIQQQQ', b'GFLV', 1, kind, 64 + len(payload), f['flags'], f['req'],
+                       f['why'], f['set'], f['slot'], f['step'], f['seq'], f['incarnation'],
+                       f['bytes']) + payload
+
+
+def live_entry(name, shape, box=None, stride=None, flat=None, flags=0, dtype=b'F32', size=4,
+               alias=0, at=0):
+    """box = (local, first), flat = (offset, count)"""
+    local, first = box or (shape, [0] * len(shape))
+    count = flat[1] if flat else 0 if flags & 8 else 1
+    for n in [] if flat or flags & 8 else local:
+        count *= n
+    if stride is None:
+        stride = [1] * len(local)
+        for i in range(len(local) - 2, -1, -1):
+            stride[i] = stride[i + 1] * local[i + 1]
+    nbytes = count * size
+    if count and not flat:
+        nbytes = (1 + sum((n - 1) * s for n, s in zip(local, stride))) * size
+
+    def eight(values):
+        return struct.pack('<8Q', *values, *[0] * (8 - len(values)))
+    return struct.pack('<QII16sIIII', *name, flags, dtype, len(shape), alias, 0, 1) + eight(shape) \
+        + eight(local) + eight(first) + eight(stride) \
+        + struct.pack('<QQQQ48x', flat[0] if flat else 0, count, nbytes, at)
+
+
+def live_control(entries, names, slot=1024, static=0, metrics=b''):
+    at = 4096 + 384 * len(entries)
+    head = struct.pack('<8sII16sQQIIIIQQQQQiI64s32s', b'GGFSLVE1', 1, 4096, b'r' * 16, 7,
+                       at + len(names), 0, 2, 2, len(entries), slot, static, at, len(names), 1, 99,
+                       384, b'job', b'fsdp2')
+    return head.ljust(2048, b'\0') + metrics.ljust(2048, b'\0') + b''.join(entries) + names
+
+
+def segment_seeds():
+    put('segment', 'hello', live_message(1, flags=1, bytes=8192, step=3))
+    put('segment', 'select', live_message(16, b'\xff\x01', req=9, slot=2))
+    put('segment', 'arm', live_message(17, req=1, step=10))
+    put('segment', 'ready', live_message(4, req=1, step=10, slot=1, seq=2, bytes=64, flags=1))
+    put('segment', 'busy', live_message(6, req=1, why=7, bytes=64))
+    put('segment', 'unknown', live_message(99))
+    put('segment', 'empty-table', live_control([], b''))
+    put('segment', 'table', live_control(
+        [live_entry((0, 1), [4, 6], box=([2, 6], [2, 0])),
+         live_entry((1, 2), [4, 6], flat=(3, 5), flags=3, dtype=b'BF16', size=2),
+         live_entry((3, 1), [3, 2], stride=[1, 3], at=64),
+         live_entry((4, 1), [], flags=4, dtype=b'I64', size=8, at=128),
+         live_entry((5, 4), [4, 6], flags=8),
+         live_entry((9, 1), [4, 6], flat=(24, 0), flags=1)], b'wflattbtiedx', static=64,
+        metrics=struct.pack('<40sdQQ', b'loss', 0.5, 3, 2)))
+
+
 if __name__ == '__main__':
     torch.manual_seed(0)
     torch_seeds()
@@ -195,3 +250,4 @@ if __name__ == '__main__':
     pickle_seeds()
     safetensors_seeds()
     json_seeds()
+    segment_seeds()
