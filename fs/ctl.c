@@ -17,6 +17,11 @@ static double uptime(const struct gf_fs *fs)
            (double)(now.tv_nsec - fs->started.tv_nsec) / 1e9;
 }
 
+static double read_time(struct gf_fs *fs)
+{
+    return (double)atomic_load_explicit(&fs->read_ns, memory_order_relaxed) / 1e9;
+}
+
 /* ---------------------------------------------------------------- counters */
 
 struct counter {
@@ -50,7 +55,7 @@ static void add_counters(struct gf_fs *fs, struct gf_text *out)
     struct counter all[COUNTERS];
 
     counters(fs, all);
-    gf_text_printf(out, "\"uptime_s\": %.3f", uptime(fs));
+    gf_text_printf(out, "\"uptime_s\": %.3f, \"read_s\": %.6f", uptime(fs), read_time(fs));
     for (size_t i = 0; i < COUNTERS; i++)
         gf_text_printf(out, ", \"%s\": %" PRIu64, all[i].json, all[i].value);
 }
@@ -64,6 +69,12 @@ static void metrics(struct gf_fs *fs, struct gf_text *out)
         gf_text_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", all[i].metric,
                        all[i].help, all[i].metric, all[i].type, all[i].metric,
                        all[i].value);
+    gf_text_printf(out,
+                   "# HELP gatherfs_read_seconds_total Time spent in read requests, of all "
+                   "threads together.\n"
+                   "# TYPE gatherfs_read_seconds_total counter\n"
+                   "gatherfs_read_seconds_total %.6f\n",
+                   read_time(fs));
     gf_text_printf(out,
                    "# HELP gatherfs_uptime_seconds Time since the mount answered.\n"
                    "# TYPE gatherfs_uptime_seconds gauge\n"

@@ -62,6 +62,8 @@ void gf_handle_free(struct gf_fs *fs, struct gf_handle *handle)
     else
         fs->handles = handle->next;
     pthread_mutex_unlock(&fs->handles_lock);
+    if (handle->entered)
+        gf_snapshot_leave(handle->pinned, handle->reader);
     if (handle->pinned) {
         gf_snapshot_unpin(handle->pinned);
         gf_snapshot_free(handle->pinned);
@@ -89,13 +91,18 @@ int gf_fs_init(struct gf_fs *fs, const char *source, const char *mountpoint,
     r = pthread_key_create(&fs->thread, thread_free);
     if (r)
         return gf_fail(err, r, "no thread key: %s", strerror(r));
-    if (!stat(source, &st))
-        fs->mtime_ns = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    /* A live job has no time of its own. */
+    if (stat(source, &st))
+        clock_gettime(CLOCK_REALTIME, &st.st_mtim);
+    fs->mtime_ns = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
     fs->opt = opt;
     fs->mountpoint = mountpoint;
     fs->fuse_opts = fuse_opts;
     fs->run = gf_take(&run);
     fs->tree = gf_take(&tree);
+    /* From now on a job's end waits until we have its last step. */
+    if (gf_run_live(fs->run))
+        gf_run_poll(fs->run);
     fs->uid = getuid();
     fs->gid = getgid();
     fs->threads = opt->threads ? opt->threads : THREADS;

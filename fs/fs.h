@@ -31,7 +31,9 @@ struct gf_handle {
     struct gf_handle *prev, *next; /* the list of all, for an unmount without RELEASEs */
     struct gf_node *node;
     struct gf_snapshot *pinned; /* of a file: one reference and one pin */
-    char *text;                 /* of a generated file */
+    bool entered;               /* ... and its weights are being read by ... */
+    pid_t reader;
+    char *text; /* of a generated file */
     size_t len;
     struct gf_listing list; /* of a directory */
 };
@@ -63,6 +65,7 @@ struct gf_fs {
     size_t log_n;                /* lines ever */
 
     atomic_uint_fast64_t opens, open_files, lookups, reads, bytes, errors;
+    atomic_uint_fast64_t read_ns; /* spent in reads, of all threads together */
 };
 
 /* How long the kernel may keep what cannot change, in seconds: forget and ask again once a

@@ -16,6 +16,7 @@
 #include "base/math.h"
 #include "fs/ctl.h"
 #include "fs/fs.h"
+#include "snapshot/live.h"
 
 #define BLOCK_SIZE (1 << 20) /* what cp and cat read at once */
 
@@ -37,7 +38,8 @@ static void reply_error(fuse_req_t req, const char *what, const char *name, int 
                         const struct gf_err *err)
 {
     struct gf_fs *fs = fs_of(req);
-    int code = r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -ESTALE || r == -EINTR
+    int code = r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -ESTALE ||
+                       r == -EINTR || r == -ETIMEDOUT
                    ? -r
                    : EIO;
 
@@ -58,6 +60,8 @@ static struct gf_node *node_of(fuse_req_t req, fuse_ino_t ino)
 {
     struct gf_node *node = gf_tree_get(fs_of(req)->tree, ino);
 
+    if (gf_run_live(fs_of(req)->run))
+        gf_live_asked_by(fuse_req_ctx(req)->pid);
     if (!node)
         fuse_reply_err(req, ESTALE);
     return node;
@@ -158,8 +162,11 @@ static void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 /* ---------------------------------------------------------------- look-ups */
 
-static double entry_timeout(const struct gf_node *dir)
+/* Of a live job the next process may see another step at once. */
+static double entry_timeout(const struct gf_fs *fs, const struct gf_node *dir)
 {
+    if (gf_run_live(fs->run))
+        return 0;
     return dir->place.kind == GF_NODE_VIEW || dir->place.kind == GF_NODE_PROV_VIEW
                ? GF_LONG
                : GF_SHORT;
@@ -173,7 +180,7 @@ static int look_up(struct gf_fs *fs, const struct gf_node *dir, const char *name
     struct gf_node *node;
     int r = gf_walk(fs->run, fs->opt, dir, name, &place, err);
 
-    *entry = (struct fuse_entry_param){ .entry_timeout = entry_timeout(dir) };
+    *entry = (struct fuse_entry_param){ .entry_timeout = entry_timeout(fs, dir) };
     atomic_fetch_add_explicit(&fs->lookups, 1, memory_order_relaxed);
     if (r)
         return r == -ENOENT ? 0 : r;
@@ -242,6 +249,27 @@ static void ll_readlink(fuse_req_t req, fuse_ino_t ino)
 
 /* ---------------------------------------------------------------- open files */
 
+static bool is_interrupted(void *req)
+{
+    return fuse_req_interrupted(req);
+}
+
+/* Pins what the file is made of; of a live job, gets its step. */
+static int open_file(fuse_req_t req, struct gf_handle *handle, struct gf_err *err)
+{
+    const struct gf_place *place = &handle->node->place;
+    int r = gf_snapshot_pin(place->snapshot, err);
+
+    if (r)
+        return r;
+    handle->pinned = gf_snapshot_ref(place->snapshot);
+    handle->reader = gf_live_asker();
+    if (place->file->weights)
+        r = gf_snapshot_enter(place->snapshot, handle->reader, is_interrupted, req, err);
+    handle->entered = place->file->weights && !r;
+    return r;
+}
+
 static void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct gf_fs *fs = fs_of(req);
@@ -266,9 +294,7 @@ static void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         r = gf_ctl_text(fs, &node->place, &handle->text, &handle->len, &err);
         fi->direct_io = 1; /* its size changes */
     } else {
-        r = gf_snapshot_pin(node->place.snapshot, &err);
-        if (!r)
-            handle->pinned = gf_snapshot_ref(node->place.snapshot);
+        r = open_file(req, handle, &err);
         fi->direct_io = fs->opt->direct_io;
         fi->keep_cache = !fi->direct_io;
     }
@@ -347,6 +373,21 @@ static void read_file(fuse_req_t req, const struct gf_place *place, uint64_t off
     }
 }
 
+static void read_timed(fuse_req_t req, const struct gf_place *place, uint64_t off,
+                       size_t len)
+{
+    struct gf_fs *fs = fs_of(req); /* the reply ends the request */
+    struct timespec from, to;
+
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    read_file(req, place, off, len);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    atomic_fetch_add_explicit(
+        &fs->read_ns,
+        (uint64_t)((to.tv_sec - from.tv_sec) * 1000000000 + (to.tv_nsec - from.tv_nsec)),
+        memory_order_relaxed);
+}
+
 static void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                     struct fuse_file_info *fi)
 {
@@ -355,7 +396,7 @@ static void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 
     (void)ino;
     if (!handle->text)
-        read_file(req, &handle->node->place, start, size);
+        read_timed(req, &handle->node->place, start, size);
     else if (start >= handle->len)
         fuse_reply_buf(req, NULL, 0);
     else
@@ -386,7 +427,8 @@ static void ll_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         return;
     }
     fi->fh = (uintptr_t)handle;
-    fi->cache_readdir = fi->keep_cache = node->place.kind == GF_NODE_VIEW;
+    fi->cache_readdir = fi->keep_cache =
+        node->place.kind == GF_NODE_VIEW && !gf_run_live(fs->run);
     if (fuse_reply_open(req, fi))
         gf_handle_free(fs, handle);
 }
@@ -503,6 +545,18 @@ static const char *const xattrs[] = { "user.gatherfs.step", "user.gatherfs.view"
                                       "user.gatherfs.format", "user.gatherfs.dtype",
                                       "user.gatherfs.complete" };
 
+/* Of a live job the step is known once somebody needs it: whoever asks does. */
+static void get_step(struct gf_fs *fs, const struct gf_place *place)
+{
+    GF_AUTO(gf_snapshot) root = NULL;
+    struct gf_snapshot *snapshot = place->snapshot;
+
+    if (place->kind == GF_NODE_ROOT && !gf_run_snapshot(fs->run, "", &root, NULL))
+        snapshot = root;
+    if (snapshot && !gf_snapshot_enter(snapshot, gf_live_asker(), NULL, NULL, NULL))
+        gf_snapshot_leave(snapshot, gf_live_asker());
+}
+
 /* The value of one, "" if this place has none. */
 static void xattr_value(struct gf_fs *fs, const struct gf_place *place, size_t which,
                         char ret[static 64])
@@ -553,6 +607,8 @@ static void ll_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 
     if (!node)
         return;
+    if (gf_run_live(fs_of(req)->run) && !strcmp(name, xattrs[0]))
+        get_step(fs_of(req), &node->place);
     for (size_t i = 0; i < GF_COUNT(xattrs); i++)
         if (!strcmp(name, xattrs[i]))
             xattr_value(fs_of(req), &node->place, i, value);

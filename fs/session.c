@@ -249,6 +249,19 @@ static void warn_if_empty(struct session *s)
     gf_run_entries_free(entries, n);
 }
 
+/* What export and verify say of the checkpoint at the root. */
+static void warn_of_source(struct session *s)
+{
+    GF_AUTO(gf_snapshot) root = NULL;
+    const struct gf_found *found;
+
+    if (gf_run_snapshot(s->fs.run, "", &root, NULL))
+        return;
+    found = gf_snapshot_found(root);
+    for (size_t i = 0; i < found->warnings.n; i++)
+        gf_fs_log(&s->fs, GF_LOG_WARN, "%s", found->warnings.at[i]);
+}
+
 /* ---------------------------------------------------------------- end */
 
 static time_t now_seconds(void)
@@ -387,6 +400,7 @@ int gf_session_run(const char *source, const char *mountpoint, const struct gf_o
         r = answer(&s, before.st_dev, err);
         if (!r) {
             warn_if_empty(&s);
+            warn_of_source(&s);
             r = ready(ctx);
         }
         if (!r)

@@ -70,9 +70,23 @@ static bool has_views(const struct gf_options *opt)
 
 /* ---------------------------------------------------------------- look-ups */
 
+/* The one directory that a view may have in it. Takes over the snapshot's reference. */
+static bool enter_sub(struct gf_run *run, const struct gf_vdir *dir, const char *name,
+                      uint64_t parent, struct gf_snapshot *snapshot, struct gf_place *ret)
+{
+    if (!dir || !dir->sub || gf_run_live(run) || strcmp(dir->sub->name, name))
+        return false;
+    *ret = (struct gf_place){ .kind = GF_NODE_VIEW,
+                              .snapshot = snapshot,
+                              .dir = dir->sub,
+                              .ino = dir->sub->ino,
+                              .parent = parent };
+    return true;
+}
+
 /* A file or a view's directory of a checkpoint. */
-static int walk_checkpoint(const struct gf_options *opt, uint64_t parent,
-                           struct gf_snapshot *snapshot, const char *name,
+static int walk_checkpoint(struct gf_run *run, const struct gf_options *opt,
+                           uint64_t parent, struct gf_snapshot *snapshot, const char *name,
                            struct gf_place *ret, struct gf_err *err)
 {
     struct gf_place place = { .kind = GF_NODE_FILE, .snapshot = snapshot };
@@ -82,7 +96,7 @@ static int walk_checkpoint(const struct gf_options *opt, uint64_t parent,
     place.file = place.dir ? gf_vdir_find(place.dir, name) : NULL;
     if (place.file) {
         place.ino = place.file->ino;
-    } else {
+    } else if (!enter_sub(run, place.dir, name, parent, snapshot, &place)) {
         if (!has_views(opt))
             return -ENOENT;
         r = view_dir(snapshot, name, &place.dir, err);
@@ -94,6 +108,52 @@ static int walk_checkpoint(const struct gf_options *opt, uint64_t parent,
     }
     gf_snapshot_ref(snapshot);
     *ret = place;
+    return 0;
+}
+
+/* The directory of a view. Of a live job it is that of the step that is asked for now: whoever
+ * works in it sees what he would see at the root. steps/N/ stays what it is. */
+static int view_at(struct gf_run *run, const struct gf_place *at, struct gf_place *ret,
+                   struct gf_err *err)
+{
+    GF_AUTO(gf_snapshot) root = NULL;
+    int r;
+
+    *ret = *at;
+    if (!gf_run_live(run) || at->parent != GF_ROOT_ID) {
+        gf_snapshot_ref(ret->snapshot);
+        return 0;
+    }
+    r = root_snapshot(run, &root);
+    if (!r)
+        r = root ? view_dir(root, at->dir->name, &ret->dir, err) : -ENOENT;
+    if (!r)
+        ret->snapshot = gf_take(&root);
+    return r;
+}
+
+static int walk_view(struct gf_run *run, const struct gf_node *node, const char *name,
+                     struct gf_place *ret, struct gf_err *err)
+{
+    const struct gf_place *at = &node->place;
+    struct gf_place view;
+    const struct gf_vfile *file;
+    int r = view_at(run, at, &view, err);
+
+    if (r)
+        return r;
+    file = gf_vdir_find(view.dir, name);
+    if (!file && enter_sub(run, view.dir, name, node->id, view.snapshot, ret))
+        return 0;
+    if (!file) {
+        gf_snapshot_free(view.snapshot);
+        return -ENOENT;
+    }
+    *ret = (struct gf_place){ .kind = GF_NODE_FILE,
+                              .snapshot = view.snapshot,
+                              .dir = view.dir,
+                              .file = file,
+                              .ino = file->ino };
     return 0;
 }
 
@@ -148,7 +208,7 @@ static int walk_root(struct gf_run *run, const struct gf_options *opt,
     }
     r = root_snapshot(run, &root);
     if (!r && root)
-        r = walk_checkpoint(opt, GF_ROOT_ID, root, name, ret, err);
+        r = walk_checkpoint(run, opt, GF_ROOT_ID, root, name, ret, err);
     else if (!r)
         r = -ENOENT;
     return r == -ENOENT ? walk_run(run, dir, name, ret, err) : r;
@@ -223,27 +283,18 @@ int gf_walk(struct gf_run *run, const struct gf_options *opt, const struct gf_no
             const char *name, struct gf_place *ret, struct gf_err *err)
 {
     const struct gf_place *at = &dir->place;
-    const struct gf_vfile *file;
     int r;
 
     switch (at->kind) {
     case GF_NODE_ROOT:
         return walk_root(run, opt, dir, name, ret, err);
     case GF_NODE_CHECKPOINT:
-        r = walk_checkpoint(opt, dir->id, at->snapshot, name, ret, err);
+        r = walk_checkpoint(run, opt, dir->id, at->snapshot, name, ret, err);
         return r == -ENOENT ? walk_run(run, dir, name, ret, err) : r;
     case GF_NODE_DIR:
         return walk_run(run, dir, name, ret, err);
     case GF_NODE_VIEW:
-        file = gf_vdir_find(at->dir, name);
-        if (!file)
-            return -ENOENT;
-        *ret = (struct gf_place){ .kind = GF_NODE_FILE,
-                                  .snapshot = gf_snapshot_ref(at->snapshot),
-                                  .dir = at->dir,
-                                  .file = file,
-                                  .ino = file->ino };
-        return 0;
+        return walk_view(run, dir, name, ret, err);
     case GF_NODE_CTL:
         return walk_ctl(run, dir, name, ret);
     case GF_NODE_PROV:
@@ -282,7 +333,23 @@ static int list_files(const struct gf_vdir *dir, struct gf_listing *list,
     int r = 0;
 
     for (size_t i = 0; dir && i < dir->n && !r; i++)
-        r = add(list, dir->files[i].name, "", dir->files[i].ino, false, err);
+        if (!strchr(dir->files[i].name, '/'))
+            r = add(list, dir->files[i].name, "", dir->files[i].ino, false, err);
+    if (!r && dir && dir->sub)
+        r = add(list, dir->sub->name, "", dir->sub->ino, true, err);
+    return r;
+}
+
+static int list_view(struct gf_run *run, const struct gf_place *at, struct gf_listing *list,
+                     struct gf_err *err)
+{
+    struct gf_place view;
+    int r = view_at(run, at, &view, err);
+
+    if (r)
+        return r;
+    r = list_files(view.dir, list, err);
+    gf_snapshot_free(view.snapshot);
     return r;
 }
 
@@ -405,7 +472,7 @@ int gf_walk_list(struct gf_run *run, const struct gf_options *opt,
         r = list_run(run, at, &list, err);
         break;
     case GF_NODE_VIEW:
-        r = list_files(at->dir, &list, err);
+        r = list_view(run, at, &list, err);
         break;
     case GF_NODE_CTL:
         r = list_ctl(&list, err);

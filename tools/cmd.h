@@ -14,11 +14,12 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/text.h"
 #include "snapshot/options.h"
 #include "snapshot/run.h"
 #include "snapshot/snapshot.h"
 
-#define GF_MAX_FLAGS 8
+#define GF_MAX_FLAGS 16
 #define GF_MAX_WORDS 2
 
 /* An option of one command alone. */
@@ -41,7 +42,8 @@ struct gf_cmd {
 };
 
 extern const struct gf_cmd gf_cmd_mount, gf_cmd_umount, gf_cmd_inspect, gf_cmd_export,
-    gf_cmd_cat, gf_cmd_verify, gf_cmd_status, gf_cmd_doctor;
+    gf_cmd_cat, gf_cmd_verify, gf_cmd_status, gf_cmd_plan, gf_cmd_snapshot,
+    gf_cmd_doctor;
 
 struct gf_args {
     const struct gf_cmd *cmd;
@@ -70,21 +72,28 @@ const char *gf_nearest(const char *word, const char *const *words, size_t n);
 
 /* A SOURCE, and the directory that a mount of it would show at its root. */
 struct gf_opened {
-    struct gf_run *run;
+    struct gf_run *run, *owned; /* owned: closed with it */
     char *path; /* of the checkpoint in a run: "" is the root, else its newest step */
     struct gf_snapshot *snapshot;
-    bool pinned; /* files deleted meanwhile stay readable */
+    bool pinned;  /* files deleted meanwhile stay readable */
+    bool entered; /* of a live job: the step is there, and stays */
     const struct gf_vdir *dir;
 };
 
 /* Fails where the root would hold no weights, naming the views there are. */
 int gf_opened_open(const char *source, const struct gf_options *opt, struct gf_opened *ret,
                    struct gf_err *err);
+/* The same of a run that is open, and stays so: of a live job, the step now. */
+int gf_opened_take(struct gf_run *run, struct gf_opened *ret, struct gf_err *err);
 void gf_opened_close(struct gf_opened *opened);
 
 /* What the reader of a checkpoint found odd, on stderr: for commands that have succeeded.
  */
 void gf_print_warnings(const struct gf_snapshot *snapshot);
+
+/* The text of a mount's own .gatherfs/NAME. ENOENT and ENOTDIR: it is no mount. */
+int gf_read_ctl(const char *mountpoint, const char *name, struct gf_text *ret,
+                struct gf_err *err);
 
 /* Writes all of it to a descriptor. */
 int gf_write_all(int fd, const void *buf, size_t len);

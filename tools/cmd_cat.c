@@ -155,7 +155,13 @@ static int run(struct gf_args *args, struct gf_err *err)
     if (!strncmp(path, control, strlen(control)))
         return write_control(source, path + strlen(control), range, err);
     r = gf_run_find(source, path, &snapshot, &dir, &file, err);
-    return r ? r : write_file(dir, file, range, err);
+    if (!r && file->weights)
+        r = gf_snapshot_enter(snapshot, 0, NULL, NULL, err);
+    if (!r)
+        r = write_file(dir, file, range, err);
+    if (!r && dir->warning && file->weights)
+        fprintf(stderr, "gatherfs: warning: view '%s': %s\n", dir->name, dir->warning);
+    return r;
 }
 
 const struct gf_cmd gf_cmd_cat = {

@@ -5,13 +5,10 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "fs/mount.h"
+#include "snapshot/live.h"
 #include "tools/cmd.h"
 
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 static int list_mounts(bool json, struct gf_err *err)
 {
@@ -45,30 +42,6 @@ static int list_mounts(bool json, struct gf_err *err)
 }
 
 /* ---------------------------------------------------------------- one mount */
-
-static int read_status(const char *mountpoint, struct gf_text *text, struct gf_err *err)
-{
-    char path[PATH_MAX], buf[4096];
-    ssize_t n;
-    int fd;
-
-    if (snprintf(path, sizeof(path), "%s/.gatherfs/status.json", mountpoint) >=
-        (int)sizeof(path))
-        return gf_fail(err, ENAMETOOLONG, "'%s': the path is too long", mountpoint);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-        return gf_fail(err, errno, "'%s' is not a gatherfs mount", mountpoint);
-    if (fd < 0)
-        return gf_fail(err, errno, "'%s': %s", path, strerror(errno));
-    while ((n = read(fd, buf, sizeof(buf))) > 0)
-        gf_text_addn(text, buf, (size_t)n);
-    if (n < 0)
-        gf_fail(err, errno, "'%s': %s", path, strerror(errno));
-    close(fd);
-    if (n < 0)
-        return -err->code;
-    return text->failed ? gf_nomem(err) : 0;
-}
 
 static void print_value(const struct gf_json *value, int depth)
 {
@@ -115,6 +88,22 @@ static int print_status(const char *text, size_t len, struct gf_err *err)
     return 0;
 }
 
+/* ---------------------------------------------------------------- a job */
+
+static int print_job(struct gf_args *args, bool json, struct gf_err *err)
+{
+    GF_AUTO(gf_run) run = NULL;
+    struct gf_text text = { 0 };
+    int r = gf_run_open(args->word[0], &args->opt, &run, err);
+
+    if (!r)
+        r = gf_live_report(gf_run_live(run), json, &text, err);
+    if (!r)
+        printf("%s%s", text.s, json ? "\n" : "");
+    gf_text_done(&text);
+    return r;
+}
+
 static int run(struct gf_args *args, struct gf_err *err)
 {
     bool json = gf_args_flag(args, "json") != NULL;
@@ -123,7 +112,9 @@ static int run(struct gf_args *args, struct gf_err *err)
 
     if (!args->word[0])
         return list_mounts(json, err);
-    r = read_status(args->word[0], &text, err);
+    if (gf_live_name(args->word[0]))
+        return print_job(args, json, err);
+    r = gf_read_ctl(args->word[0], "status.json", &text, err);
     if (!r && json)
         fputs(text.s ? text.s : "", stdout);
     else if (!r)
@@ -134,12 +125,13 @@ static int run(struct gf_args *args, struct gf_err *err)
 
 const struct gf_cmd gf_cmd_status = {
     .name = "status",
-    .words = "[MOUNTPOINT]",
-    .summary = "this machine's mounts, or the state of one",
+    .words = "[MOUNTPOINT|live:JOB]",
+    .summary = "this machine's mounts, or the state of one, or of a job",
     .max_words = 1,
     .flags = { { "json", 0, NULL, "as JSON" } },
     .details = "Examples:\n"
                "  gatherfs status\n"
-               "  gatherfs status /mnt/model\n",
+               "  gatherfs status /mnt/model\n"
+               "  gatherfs status live:run7     ranks, steps, stalls, memory\n",
     .run = run,
 };

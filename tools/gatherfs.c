@@ -14,6 +14,7 @@
 
 #include "base/math.h"
 #include "tensor/convert.h"
+#include "tensor/lowrank.h"
 #include "tools/cmd.h"
 
 #ifdef GATHERFS_ZSTD
@@ -23,8 +24,8 @@
 #endif
 
 static const struct gf_cmd *const commands[] = {
-    &gf_cmd_mount, &gf_cmd_umount, &gf_cmd_inspect, &gf_cmd_export,
-    &gf_cmd_cat,   &gf_cmd_verify, &gf_cmd_status,  &gf_cmd_doctor,
+    &gf_cmd_mount,  &gf_cmd_umount, &gf_cmd_inspect, &gf_cmd_export,   &gf_cmd_cat,
+    &gf_cmd_verify, &gf_cmd_status, &gf_cmd_plan,    &gf_cmd_snapshot, &gf_cmd_doctor,
 };
 
 /* ---------------------------------------------------------------- help */
@@ -192,6 +193,7 @@ int main(int argc, char **argv)
     int r;
 
     set_up_process();
+    gf_lowrank_init();
     r = dispatch(argc, argv, gf_convert_init(), &err);
 
     if (!r && (fflush(stdout) || ferror(stdout)))

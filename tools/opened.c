@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * opened.c - from SOURCE to the directory that export writes and verify reads.
+ * opened.c - from SOURCE to the directory that export writes and verify reads; a mount's own
+ * files.
  */
 #include "tools/cmd.h"
 
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -34,18 +37,31 @@ static int no_default_view(struct gf_snapshot *snapshot, const char *source,
 int gf_opened_open(const char *source, const struct gf_options *opt, struct gf_opened *ret,
                    struct gf_err *err)
 {
-    struct gf_opened opened = { 0 };
-    int r = gf_run_open(source, opt, &opened.run, err);
+    GF_AUTO(gf_run) run = NULL;
+    int r = gf_run_open(source, opt, &run, err);
 
     if (!r)
-        r = gf_run_default(opened.run, &opened.snapshot, &opened.path, err);
+        r = gf_opened_take(run, ret, err);
+    if (!r)
+        ret->owned = gf_take(&run);
+    return r;
+}
+
+int gf_opened_take(struct gf_run *run, struct gf_opened *ret, struct gf_err *err)
+{
+    struct gf_opened opened = { .run = run };
+    int r = gf_run_default(opened.run, &opened.snapshot, &opened.path, err);
+
     if (!r && !gf_snapshot_info(opened.snapshot)->default_view)
-        r = no_default_view(opened.snapshot, source, err);
+        r = no_default_view(opened.snapshot, gf_run_source(run), err);
     if (!r)
         r = gf_snapshot_dir(opened.snapshot, NULL, &opened.dir, err);
     if (!r)
         r = gf_snapshot_pin(opened.snapshot, err);
     opened.pinned = !r;
+    if (!r)
+        r = gf_snapshot_enter(opened.snapshot, 0, NULL, NULL, err);
+    opened.entered = !r;
     if (r) {
         gf_opened_close(&opened);
         return r;
@@ -56,10 +72,12 @@ int gf_opened_open(const char *source, const struct gf_options *opt, struct gf_o
 
 void gf_opened_close(struct gf_opened *opened)
 {
+    if (opened->entered)
+        gf_snapshot_leave(opened->snapshot, 0);
     if (opened->pinned)
         gf_snapshot_unpin(opened->snapshot);
     gf_snapshot_free(opened->snapshot);
-    gf_run_free(opened->run);
+    gf_run_free(opened->owned);
     free(opened->path);
     *opened = (struct gf_opened){ 0 };
 }
@@ -70,6 +88,31 @@ void gf_print_warnings(const struct gf_snapshot *snapshot)
 
     for (size_t i = 0; i < found->warnings.n; i++)
         fprintf(stderr, "gatherfs: warning: %s\n", found->warnings.at[i]);
+}
+
+int gf_read_ctl(const char *mountpoint, const char *name, struct gf_text *ret,
+                struct gf_err *err)
+{
+    char path[PATH_MAX], buf[4096];
+    ssize_t n;
+    int fd;
+
+    if (snprintf(path, sizeof(path), "%s/.gatherfs/%s", mountpoint, name) >=
+        (int)sizeof(path))
+        return gf_fail(err, ENAMETOOLONG, "'%s': the path is too long", mountpoint);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+        return gf_fail(err, errno, "'%s' is not a gatherfs mount", mountpoint);
+    if (fd < 0)
+        return gf_fail(err, errno, "'%s': %s", path, strerror(errno));
+    while ((n = read(fd, buf, sizeof(buf))) > 0)
+        gf_text_addn(ret, buf, (size_t)n);
+    if (n < 0)
+        gf_fail(err, errno, "'%s': %s", path, strerror(errno));
+    close(fd);
+    if (n < 0)
+        return -err->code;
+    return ret->failed ? gf_nomem(err) : 0;
 }
 
 int gf_write_all(int fd, const void *buf, size_t len)

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "snapshot/side.h"
+
 struct gf_stage {
     char dest[PATH_MAX]; /* absolute, links resolved */
     char part[PATH_MAX]; /* dest with SUFFIX */
@@ -83,6 +85,8 @@ static int look_inside(const char *dest, bool *ret_empty, char ret_dir[static NA
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
             continue;
         *ret_empty = false;
+        if (!strcmp(entry->d_name, GF_CHAT_TEMPLATES)) /* what an export had in it */
+            continue;
         if (!fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) &&
             S_ISDIR(st.st_mode))
             snprintf(ret_dir, NAME_MAX + 1, "%s", entry->d_name);
@@ -132,6 +136,20 @@ static int check_dest(const struct gf_stage *stage, const char *source, struct g
 
 /* ---------------------------------------------------------------- emptying */
 
+static int remove_files(int fd);
+
+/* The one directory that an export has in it, of files only. */
+static int remove_sub(int fd, const char *name)
+{
+    int sub = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), r;
+
+    if (sub < 0)
+        return -1;
+    r = remove_files(sub);
+    close(sub);
+    return r ? -1 : unlinkat(fd, name, AT_REMOVEDIR);
+}
+
 static int remove_files(int fd)
 {
     struct dirent *entry;
@@ -143,7 +161,9 @@ static int remove_files(int fd)
     rewinddir(dir);
     while ((entry = readdir(dir)))
         if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") &&
-            unlinkat(fd, entry->d_name, 0) && !r)
+            unlinkat(fd, entry->d_name, 0) &&
+            (strcmp(entry->d_name, GF_CHAT_TEMPLATES) || remove_sub(fd, entry->d_name)) &&
+            !r)
             r = -errno;
     closedir(dir);
     return r;
@@ -241,8 +261,17 @@ int gf_stage_open(const char *dest, const char *source, bool replace, struct gf_
 int gf_stage_create(struct gf_stage *stage, const char *name, uint64_t size, int *ret_fd,
                     struct gf_err *err)
 {
-    int fd = openat(stage->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), code;
+    const char *slash = strchr(name, '/');
+    int fd, code;
 
+    if (slash) {
+        GF_AUTO_MEM char *dir = strndup(name, (size_t)(slash - name));
+
+        if (!dir || (mkdirat(stage->fd, dir, 0777) && errno != EEXIST))
+            return gf_fail(err, errno, "'%s/%s': cannot make the directory: %s",
+                           stage->part, name, strerror(errno));
+    }
+    fd = openat(stage->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return gf_fail(err, errno, "'%s/%s': %s", stage->part, name, strerror(errno));
     if (size && fallocate(fd, 0, 0, (off_t)size) &&

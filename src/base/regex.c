@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/regex.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +15,7 @@
 struct gf_regex {
     pcre2_code *code;
     pcre2_match_context *limits;
+    atomic_bool *gave_up; /* all else is read-only */
 };
 
 void gf_regex_free(struct gf_regex *regex)
@@ -22,6 +24,7 @@ void gf_regex_free(struct gf_regex *regex)
         return;
     pcre2_code_free(regex->code);
     pcre2_match_context_free(regex->limits);
+    free(regex->gave_up);
     free(regex);
 }
 
@@ -45,8 +48,10 @@ int gf_regex_new(const char *pattern, struct gf_regex **ret, struct gf_err *err)
         return gf_fail(err, GF_EBAD, "pattern '%.64s' at %zu: %s", pattern, at, text);
     }
     regex->limits = pcre2_match_context_create(NULL);
-    if (!regex->limits)
+    regex->gave_up = calloc(1, sizeof(*regex->gave_up));
+    if (!regex->limits || !regex->gave_up)
         return gf_nomem(err);
+    atomic_init(regex->gave_up, false);
     pcre2_set_match_limit(regex->limits, MATCH_LIMIT);
     pcre2_set_depth_limit(regex->limits, MATCH_LIMIT);
     *ret = gf_take(&regex);
@@ -61,7 +66,14 @@ static bool match(const struct gf_regex *regex, const char *text, uint32_t optio
                  : -1;
 
     pcre2_match_data_free(data);
+    if (n == PCRE2_ERROR_MATCHLIMIT || n == PCRE2_ERROR_DEPTHLIMIT)
+        atomic_store(regex->gave_up, true);
     return n >= 0;
+}
+
+bool gf_regex_gave_up(const struct gf_regex *regex)
+{
+    return atomic_load(regex->gave_up);
 }
 
 bool gf_regex_matches_start(const struct gf_regex *regex, const char *text)
@@ -72,6 +84,26 @@ bool gf_regex_matches_start(const struct gf_regex *regex, const char *text)
 bool gf_regex_matches(const struct gf_regex *regex, const char *text)
 {
     return match(regex, text, 0);
+}
+
+bool gf_regex_find(const struct gf_regex *regex, const char *text, struct gf_span *spans,
+                   size_t n)
+{
+    pcre2_match_data *data = pcre2_match_data_create(4, NULL);
+    int found = data ? pcre2_match(regex->code, (PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, 0,
+                                   0, data, regex->limits)
+                     : -1;
+
+    /* 0: more groups matched than there is room for. */
+    for (size_t i = 0; found >= 0 && i < n; i++) {
+        const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data) + 2 * i;
+
+        spans[i] = (struct gf_span){ 0, 0 };
+        if ((found == 0 || i < (size_t)found) && at[0] != PCRE2_UNSET)
+            spans[i] = (struct gf_span){ at[0], at[1] };
+    }
+    pcre2_match_data_free(data);
+    return found >= 0;
 }
 
 int gf_regex_replace(const struct gf_regex *regex, const char *text, const char *with,

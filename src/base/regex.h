@@ -25,6 +25,18 @@ GF_DEFINE_AUTO(gf_regex);
 bool gf_regex_matches_start(const struct gf_regex *regex, const char *text);
 bool gf_regex_matches(const struct gf_regex *regex, const char *text);
 
+/* Did these two run into the bound with it? Where many texts are matched one does well not to
+ * go on with such a pattern. */
+bool gf_regex_gave_up(const struct gf_regex *regex);
+
+/* re.search: where the pattern (spans[0]) and its first n - 1 groups matched; a group that
+ * took no part is empty. n <= 4. */
+struct gf_span {
+    size_t start, end; /* half-open, bytes of the text */
+};
+bool gf_regex_find(const struct gf_regex *regex, const char *text, struct gf_span *spans,
+                   size_t n);
+
 /* re.sub with `count` 0 (every occurrence) or 1 (the first). Groups are \1 or \g<1> in Python and $1 or
  * ${1} here. *ret is to be freed; *ret_n how many were replaced (may be NULL). */
 int gf_regex_replace(const struct gf_regex *regex, const char *text, const char *with,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/math.h"
+#include "base/utf8.h"
 
 static bool reserve(struct gf_text *text, size_t more)
 {
@@ -81,59 +82,42 @@ static bool escape(struct gf_text *text, unsigned char c)
     return true;
 }
 
-void gf_text_json(struct gf_text *text, const char *s)
+/* File names need not be UTF-8, JSON has to be: stray bytes become U+FFFD. */
+static void add_string(struct gf_text *text, const char *s, bool ascii)
 {
+    const uint8_t *p = (const uint8_t *)s, *end = p + strlen(s);
+    uint32_t rune;
+    size_t n;
+
     gf_text_add(text, "\"");
-    for (; *s; s++)
-        if (!escape(text, (unsigned char)*s))
-            gf_text_addn(text, s, 1);
+    for (; p < end; p += n ? n : 1) {
+        n = gf_utf8_char(p, end, &rune);
+        if (!n)
+            rune = 0xfffd;
+        if (n == 1 && escape(text, *p))
+            continue;
+        if (ascii && rune >= 0x10000)
+            gf_text_printf(text, "\\u%04x\\u%04x",
+                           0xd800 + ((rune - 0x10000) >> 10 & 0x3ff),
+                           0xdc00 + (rune & 0x3ff));
+        else if (ascii && rune >= 0x7f)
+            gf_text_printf(text, "\\u%04x", rune);
+        else if (!n)
+            gf_text_add(text, "\xef\xbf\xbd");
+        else
+            gf_text_addn(text, p, n);
+    }
     gf_text_add(text, "\"");
 }
 
-/* Decodes one UTF-8 code point and steps over it; a stray byte stands for itself. */
-static uint32_t next_rune(const char **s)
+void gf_text_json(struct gf_text *text, const char *s)
 {
-    const unsigned char *p = (const unsigned char *)*s;
-    int more = p[0] >= 0xf0 ? 3 : p[0] >= 0xe0 ? 2 : p[0] >= 0xc0 ? 1 : 0;
-    uint32_t rune = more == 3   ? p[0] & 7u
-                    : more == 2 ? p[0] & 15u
-                    : more == 1 ? p[0] & 31u
-                                : p[0];
-
-    for (int i = 1; i <= more; i++) {
-        if ((p[i] & 0xc0) != 0x80) {
-            (*s)++;
-            return p[0];
-        }
-        rune = rune << 6 | (p[i] & 63u);
-    }
-    *s += 1 + more;
-    return rune;
+    add_string(text, s, false);
 }
 
 void gf_text_json_ascii(struct gf_text *text, const char *s)
 {
-    gf_text_add(text, "\"");
-    while (*s) {
-        uint32_t rune;
-
-        if ((unsigned char)*s < 0x80) {
-            if (*s == 0x7f)
-                gf_text_add(text, "\\u007f");
-            else if (!escape(text, (unsigned char)*s))
-                gf_text_addn(text, s, 1);
-            s++;
-            continue;
-        }
-        rune = next_rune(&s);
-        if (rune >= 0x10000)
-            gf_text_printf(text, "\\u%04x\\u%04x",
-                           0xd800 + ((rune - 0x10000) >> 10 & 0x3ff),
-                           0xdc00 + (rune & 0x3ff));
-        else
-            gf_text_printf(text, "\\u%04x", rune);
-    }
-    gf_text_add(text, "\"");
+    add_string(text, s, true);
 }
 
 const char *gf_size_text(uint64_t bytes, char buf[GF_SIZE_TEXT])

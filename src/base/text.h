@@ -22,7 +22,8 @@ void gf_text_addn(struct gf_text *text, const void *s, size_t len);
 void gf_text_printf(struct gf_text *text, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 /* As a JSON string, quotes included, escaped as serde_json and Python's json
- * (ensure_ascii=False) do: only '"', '\\' and control characters. */
+ * (ensure_ascii=False) do: only '"', '\\' and control characters. What is not UTF-8 (a file's
+ * name may be anything) becomes U+FFFD. */
 void gf_text_json(struct gf_text *text, const char *s);
 /* As Python's json.dumps() does by default (ensure_ascii=True): \uXXXX past ASCII. */
 void gf_text_json_ascii(struct gf_text *text, const char *s);

@@ -3,9 +3,13 @@
  * check.c - the one proof that every format's catalog goes through; nothing behind it
  * checks again.
  *
- * Linear pieces are sorted by start, so coverage is one pass. Boxes are proved by volume
- * (they must add up to the tensor) and by disjointness: sorted by their extent in the first
- * dimension that tells them apart, compared only with those whose extents meet.
+ * Linear pieces are sorted by start, so coverage is one pass. Boxes are proved by their corners.
+ * How often each element is covered is a function on the grid. Taking differences along every
+ * dimension leaves of a box nothing but its corners, with signs, and is one-to-one:
+ *
+ *      + x x -     So boxes cover each element once if and only if their corners, equal ones
+ *      x x x .     added up, are those of the whole tensor. Of n boxes that divide k dimensions
+ *      - . . +     there are n 2^k, to be sorted, however the boxes lie.
  */
 #include "catalog/catalog.h"
 
@@ -15,6 +19,8 @@
 
 #include "base/math.h"
 #include "catalog/catalog_int.h"
+
+#define MOST_CORNERS ((uint64_t)1 << 24) /* 256 MiB of them */
 
 struct check {
     const struct gf_catalog *catalog;
@@ -82,6 +88,13 @@ static int overlap(const struct check *c, const struct gf_piece *a,
                    c->tensor->name, c->names[a->source], c->names[b->source]);
 }
 
+static int past_end(const struct check *c, const struct gf_piece *piece)
+{
+    return gf_fail(c->err, GF_EBAD,
+                   "tensor '%s': a piece in '%s' ends past its %" PRIu64 " elements",
+                   c->tensor->name, c->names[piece->source], c->tensor->numel);
+}
+
 static int cover_linear(const struct check *c, const struct gf_piece *pieces)
 {
     uint64_t at = 0;
@@ -92,116 +105,222 @@ static int cover_linear(const struct check *c, const struct gf_piece *pieces)
         if (pieces[i].start < at)
             return overlap(c, &pieces[i - 1], &pieces[i]);
         if (gf_add(at, pieces[i].count, &at) || at > c->tensor->numel)
-            return gf_fail(c->err, GF_EBAD,
-                           "tensor '%s': a piece in '%s' ends past its %" PRIu64
-                           " elements",
-                           c->tensor->name, c->names[pieces[i].source], c->tensor->numel);
+            return past_end(c, &pieces[i]);
     }
     return at == c->tensor->numel ? 0 : hole(c, at);
 }
 
-/* The extents of any piece, linear ones only when they are the whole tensor. */
-static bool extent(const struct check *c, const struct gf_piece *piece, uint32_t dim,
-                   uint64_t *ret_lo, uint64_t *ret_hi)
-{
-    if (piece->box == GF_NONE) {
-        *ret_lo = 0;
-        *ret_hi = c->tensor->shape.dims[dim];
-        return piece->count == c->tensor->numel;
-    } else {
-        struct gf_box box = gf_catalog_box(c->catalog, c->tensor, piece);
+/* ---- pieces that are boxes ---- */
 
-        *ret_lo = box.first[dim];
-        *ret_hi = box.first[dim] + box.size[dim];
+struct area {
+    uint64_t lo[GF_MAX_RANK], hi[GF_MAX_RANK];
+};
+
+/* The largest box that elements [at, end) of the flattened tensor begin with; its volume. */
+static uint64_t first_area(struct gf_shape shape, const uint64_t *strides, uint64_t at,
+                           uint64_t end, struct area *ret)
+{
+    uint32_t d = shape.rank - 1; /* a scalar has no boxes */
+    uint64_t n;
+
+    while (d > 0 && at % strides[d - 1] == 0 && end - at >= strides[d - 1])
+        d--;
+    for (uint32_t k = 0; k < shape.rank; k++) {
+        ret->lo[k] = k <= d ? at / strides[k] % shape.dims[k] : 0;
+        ret->hi[k] = k < d ? ret->lo[k] + 1 : shape.dims[k];
+    }
+    n = GF_MIN(shape.dims[d] - ret->lo[d], (end - at) / strides[d]);
+    ret->hi[d] = ret->lo[d] + n;
+    return n * strides[d];
+}
+
+/* The boxes of a piece: a run of the flattened tensor is a few. */
+struct areas {
+    struct gf_shape shape;
+    uint64_t strides[GF_MAX_RANK], at, end;
+    struct gf_box box;
+    bool boxed;
+};
+
+static void areas_of(const struct check *c, const struct gf_piece *piece, struct areas *ret)
+{
+    ret->shape = c->tensor->shape;
+    gf_shape_strides(ret->shape, ret->strides);
+    ret->boxed = piece->box != GF_NONE;
+    if (ret->boxed)
+        ret->box = gf_catalog_box(c->catalog, c->tensor, piece);
+    ret->at = ret->boxed ? 0 : piece->start;
+    ret->end = ret->boxed ? 1 : piece->start + piece->count;
+}
+
+static bool next_area(struct areas *areas, struct area *ret)
+{
+    if (areas->at >= areas->end)
+        return false;
+    if (!areas->boxed) {
+        areas->at += first_area(areas->shape, areas->strides, areas->at, areas->end, ret);
         return true;
+    }
+    areas->at = areas->end;
+    for (uint32_t d = 0; d < areas->shape.rank; d++) {
+        ret->lo[d] = areas->box.first[d];
+        ret->hi[d] = areas->box.first[d] + areas->box.size[d];
+    }
+    return true;
+}
+
+/* Corners as numbers that order as their coordinates do: only of the dimensions that are divided
+ * at all. Each of those is 2 at least, so weights stay below 1.5^63 * 2^64 < 2^127. */
+__extension__ typedef unsigned __int128 corner;
+
+struct corners {
+    uint32_t dims[GF_MAX_RANK], ndims;
+    corner weight[GF_MAX_RANK]; /* of each of dims */
+    corner *at;                 /* the lowest bit: counts as -1, else as +1 */
+    size_t n;
+};
+
+static int find_dims(const struct check *c, const struct gf_piece *pieces,
+                     struct corners *corners, struct gf_err *err)
+{
+    struct gf_shape shape = c->tensor->shape;
+    bool divided[GF_MAX_RANK] = { false };
+    uint64_t count = 1; /* the tensor itself */
+    struct areas areas;
+    struct area area;
+    corner weight = 2; /* above the sign */
+
+    for (uint32_t i = 0; i < c->tensor->npieces; i++)
+        for (areas_of(c, &pieces[i], &areas); next_area(&areas, &area); count++)
+            for (uint32_t d = 0; d < shape.rank; d++)
+                divided[d] |= area.hi[d] - area.lo[d] < shape.dims[d];
+    corners->ndims = 0;
+    for (uint32_t d = shape.rank; d-- > 0;)
+        if (divided[d]) {
+            corners->weight[corners->ndims] = weight;
+            corners->dims[corners->ndims++] = d;
+            weight *= (corner)shape.dims[d] + 1;
+        }
+    if (corners->ndims > 24 || count > MOST_CORNERS >> corners->ndims)
+        return gf_fail(err, GF_EBAD,
+                       "tensor '%s': %" PRIu32 " pieces that divide %" PRIu32
+                       " dimensions: too many to check",
+                       c->tensor->name, c->tensor->npieces, corners->ndims);
+    corners->at = malloc((size_t)(count << corners->ndims) * sizeof(*corners->at));
+    return corners->at ? 0 : gf_nomem(err);
+}
+
+static void add_corners(struct corners *corners, const struct area *area, unsigned sign)
+{
+    for (uint64_t mask = 0; mask < (uint64_t)1 << corners->ndims; mask++) {
+        unsigned minus = sign;
+        corner key = 0;
+
+        for (uint32_t i = 0; i < corners->ndims; i++) {
+            bool upper = mask >> i & 1;
+
+            key += corners->weight[i] *
+                   (upper ? area->hi[corners->dims[i]] : area->lo[corners->dims[i]]);
+            minus ^= upper;
+        }
+        corners->at[corners->n++] = key | minus;
     }
 }
 
-static bool boxes_meet(const struct check *c, const struct gf_piece *a,
-                       const struct gf_piece *b)
+static int by_corner(const void *a, const void *b)
 {
-    for (uint32_t d = 0; d < c->tensor->shape.rank; d++) {
-        uint64_t a_lo, a_hi, b_lo, b_hi;
+    const corner *x = a, *y = b;
 
-        if (!extent(c, a, d, &a_lo, &a_hi) || !extent(c, b, d, &b_lo, &b_hi))
-            return true;
-        if (a_hi <= b_lo || b_hi <= a_lo)
+    return *x < *y ? -1 : *x > *y;
+}
+
+static bool holds(const struct check *c, const struct gf_piece *piece, uint64_t element,
+                  const uint64_t *strides)
+{
+    struct gf_shape shape = c->tensor->shape;
+    struct gf_box box;
+
+    if (piece->box == GF_NONE)
+        return element >= piece->start && element - piece->start < piece->count;
+    box = gf_catalog_box(c->catalog, c->tensor, piece);
+    for (uint32_t d = 0; d < shape.rank; d++) {
+        uint64_t i = element / strides[d] % shape.dims[d];
+
+        if (i < box.first[d] || i - box.first[d] >= box.size[d])
             return false;
     }
     return true;
 }
 
-struct edge {
-    uint64_t lo, hi;
-    const struct gf_piece *piece;
-};
-
-static int by_lo(const void *a, const void *b)
+/* The first corner at which the pieces and the tensor differ is an element that is in no piece
+ * or in several. */
+static int wrong_at(const struct check *c, const struct gf_piece *pieces,
+                    const struct corners *corners, corner key, bool hole_there)
 {
-    const struct edge *x = a, *y = b;
+    const struct gf_piece *found = NULL;
+    uint64_t strides[GF_MAX_RANK], element = 0;
 
-    return x->lo < y->lo ? -1 : x->lo > y->lo;
+    gf_shape_strides(c->tensor->shape, strides);
+    for (uint32_t i = corners->ndims; i-- > 0; key %= corners->weight[i])
+        element += (uint64_t)(key / corners->weight[i]) * strides[corners->dims[i]];
+    for (uint32_t i = 0; i < c->tensor->npieces && !hole_there; i++) {
+        if (!holds(c, &pieces[i], element, strides))
+            continue;
+        if (found)
+            return overlap(c, found, &pieces[i]);
+        found = &pieces[i];
+    }
+    return hole(c, element);
 }
 
-/* The dimension along which the boxes have the most different starts: sweeping along it
- * compares the fewest pairs. Rank is small; one counting pass per dimension. */
-static int sweep(const struct check *c, const struct gf_piece *pieces, uint32_t dim,
-                 struct edge *edges, uint64_t *ret_pairs, bool prove)
+static int compare_corners(const struct check *c, const struct gf_piece *pieces,
+                           struct corners *corners)
 {
-    uint32_t n = c->tensor->npieces;
+    qsort(corners->at, corners->n, sizeof(*corners->at), by_corner);
+    for (size_t i = 0; i < corners->n;) {
+        corner key = corners->at[i] >> 1;
+        int64_t sum = 0;
 
-    for (uint32_t i = 0; i < n; i++) {
-        if (!extent(c, &pieces[i], dim, &edges[i].lo, &edges[i].hi))
-            return overlap(c, &pieces[i], &pieces[i ? 0 : 1]);
-        edges[i].piece = &pieces[i];
+        for (; i < corners->n && corners->at[i] >> 1 == key; i++)
+            sum += corners->at[i] & 1 ? -1 : 1;
+        if (sum)
+            return wrong_at(c, pieces, corners, key << 1, sum < 0);
     }
-    qsort(edges, n, sizeof(*edges), by_lo);
-    *ret_pairs = 0;
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t k = i + 1; k < n && edges[k].lo < edges[i].hi; k++) {
-            ++*ret_pairs;
-            if (prove && boxes_meet(c, edges[i].piece, edges[k].piece))
-                return overlap(c, edges[i].piece, edges[k].piece);
-            if (!prove && *ret_pairs > (uint64_t)n * 64)
-                return 0; /* a poor choice already */
-        }
     return 0;
 }
 
 static int cover_boxes(const struct check *c, const struct gf_piece *pieces)
 {
-    uint64_t volume = 0, best = UINT64_MAX, pairs;
-    uint32_t best_dim = 0;
-    struct edge *edges;
-    int r = 0;
+    struct corners corners = { 0 };
+    struct area area = { 0 };
+    struct areas areas;
+    uint64_t volume = 0;
+    int r;
 
-    for (uint32_t i = 0; i < c->tensor->npieces; i++)
+    for (uint32_t i = 0; i < c->tensor->npieces; i++) {
         if (gf_add(volume, pieces[i].count, &volume))
             volume = UINT64_MAX;
+        if (pieces[i].box == GF_NONE &&
+            !gf_inside(pieces[i].start, pieces[i].count, c->tensor->numel))
+            return past_end(c, &pieces[i]);
+    }
     if (volume < c->tensor->numel)
         return gf_fail(c->err, GF_EINCOMPLETE,
                        "tensor '%s': %" PRIu64 " of %" PRIu64 " elements are in no file",
                        c->tensor->name, c->tensor->numel - volume, c->tensor->numel);
     if (c->tensor->npieces == 1)
         return 0;
-    edges = calloc(c->tensor->npieces, sizeof(*edges));
-    if (!edges)
-        return gf_nomem(c->err);
-    for (uint32_t d = 0; d < c->tensor->shape.rank && !r; d++) {
-        r = sweep(c, pieces, d, edges, &pairs, false);
-        if (pairs < best) {
-            best = pairs;
-            best_dim = d;
-        }
-    }
-    if (!r)
-        r = sweep(c, pieces, best_dim, edges, &pairs, true);
-    free(edges);
-    /* Disjoint boxes inside the tensor whose volumes add up to it cover it. */
-    if (!r && volume != c->tensor->numel)
-        r = gf_fail(c->err, GF_EBAD,
-                    "tensor '%s': pieces hold %" PRIu64 " of %" PRIu64 " elements",
-                    c->tensor->name, volume, c->tensor->numel);
+    r = find_dims(c, pieces, &corners, c->err);
+    if (r)
+        return r;
+    for (uint32_t d = 0; d < c->tensor->shape.rank; d++)
+        area.hi[d] = c->tensor->shape.dims[d];
+    add_corners(&corners, &area, 1);
+    for (uint32_t i = 0; i < c->tensor->npieces; i++)
+        for (areas_of(c, &pieces[i], &areas); next_area(&areas, &area);)
+            add_corners(&corners, &area, 0);
+    r = compare_corners(c, pieces, &corners);
+    free(corners.at);
     return r;
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/math.h"
 #include "base/strmap.h"
+#include "catalog/names.h"
 #include "format/rank_files.h"
 #include "format/template.h"
 
@@ -83,7 +84,7 @@ static int index_files(struct local *l, struct gf_err *err)
 
             if (!clean)
                 return gf_nomem(err);
-            gf_template_name(t->name, clean);
+            gf_name_unwrap(t->name, clean);
             r = gf_strmap_put(&l->names[f], clean, i, NULL);
             if (r == -EEXIST)
                 return gf_fail(err, GF_EBAD, "'%s': tensor '%s' is there twice",
@@ -256,7 +257,7 @@ static bool has_slices(const struct local *l, char *clean)
         const struct gf_tensor *want = gf_catalog_at(l->in->template, i);
         const struct gf_state_tensor *t;
 
-        gf_template_name(want->name, clean);
+        gf_name_unwrap(want->name, clean);
         t = in_file(l, 0, clean);
         if (t && !t->spread && !gf_shape_equal(t->shape, want->shape))
             return true;
@@ -283,7 +284,7 @@ static int add_template(struct local *l, struct gf_err *err)
 
         if (want->alias != GF_NONE) /* a shared parameter is stored once */
             continue;
-        gf_template_name(want->name, clean);
+        gf_name_unwrap(want->name, clean);
         r = add_named(l, want, clean, &done, err);
         unit = r || done || l->sliced ? NULL : unit_of(l, clean, buf);
         if (!unit) /* one that is nowhere is found by gf_template_check() */
@@ -315,7 +316,7 @@ static int add_others(struct local *l, struct gf_err *err)
 
         if (!clean)
             return gf_nomem(err);
-        gf_template_name(t->name, clean);
+        gf_name_unwrap(t->name, clean);
         if (is_flat(clean) || gf_catalog_find(l->out->catalog, clean))
             continue;
         if (t->shape.rank != 1 || !l->sliced) {

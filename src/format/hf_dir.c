@@ -66,8 +66,8 @@ static int hf_probe(struct gf_dir *dir, const char *file, char why[static GF_WHY
     return 0;
 }
 
-static int parse_header(struct gf_source *src, const struct gf_limits *limits,
-                        struct gf_safetensors **ret, struct gf_err *err)
+int gf_hf_header_read(struct gf_source *src, const struct gf_limits *limits,
+                      struct gf_safetensors **ret, struct gf_err *err)
 {
     GF_AUTO_MEM uint8_t *header = NULL;
     uint8_t first[8] = { 0 };
@@ -116,7 +116,7 @@ static int open_file(struct model *m, const char *path, struct gf_err *err)
     if (!r)
         r = gf_found_add_source(m->out, src, &index, err);
     if (!r)
-        r = parse_header(src, m->in->limits, &m->headers[m->n], err);
+        r = gf_hf_header_read(src, m->in->limits, &m->headers[m->n], err);
     if (r)
         return r;
     m->out->mtime_ns = GF_MAX(m->out->mtime_ns, src->identity.mtime_ns);

@@ -19,6 +19,7 @@
 #ifndef GF_FORMAT_HF_DIR_H
 #define GF_FORMAT_HF_DIR_H
 
+#include "container/safetensors.h"
 #include "format/format.h"
 
 /* How sure a probe is. SOURCE ... */
@@ -31,5 +32,9 @@ extern const struct gf_format gf_hf_dir_format;
 /* Is the order of a catalog that was read from this directory the model's own? */
 bool gf_hf_dir_is_ordered(struct gf_dir *dir, const struct gf_limits *limits,
                           const struct gf_catalog *catalog);
+
+/* The header of a safetensors file; *ret: gf_safetensors_free(). */
+int gf_hf_header_read(struct gf_source *src, const struct gf_limits *limits,
+                      struct gf_safetensors **ret, struct gf_err *err);
 
 #endif

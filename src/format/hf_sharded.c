@@ -10,6 +10,7 @@
 #include "base/math.h"
 #include "base/strmap.h"
 #include "container/safetensors.h"
+#include "format/hf_dir.h"
 #include "format/steps.h"
 #include "format/template.h"
 
@@ -272,30 +273,6 @@ static int add_piece(struct hf *hf, const struct gf_safetensors_entry *entry,
 
 /* --- files ---------------------------------------------------------------------------- */
 
-static int read_header(struct hf *hf, struct gf_source *src, struct gf_safetensors **ret,
-                       struct gf_err *err)
-{
-    GF_AUTO_MEM uint8_t *header = NULL;
-    uint8_t first[8] = { 0 };
-    uint64_t len;
-    int r = 0;
-
-    if (src->size >= sizeof(first))
-        r = gf_source_read_err(src, first, sizeof(first), 0, err);
-    if (!r)
-        r = gf_safetensors_header_len(src->name, first, src->size, hf->in->limits, &len,
-                                      err);
-    if (r)
-        return r;
-    header = malloc(len + 1);
-    if (!header)
-        return gf_nomem(err);
-    r = gf_source_read_err(src, header, len, sizeof(first), err);
-    return r ? r
-             : gf_safetensors_parse(src->name, header, len, src->size, hf->in->limits, ret,
-                                    err);
-}
-
 static int read_info(struct hf *hf, const struct gf_safetensors *st, const char *path,
                      struct gf_json **ret, struct gf_err *err)
 {
@@ -342,7 +319,7 @@ static int read_shard(struct hf *hf, const struct shard *shard, struct gf_err *e
     int r = gf_dir_open(hf->in->dir, shard->path, &src, err);
 
     if (!r)
-        r = read_header(hf, src, &st, err);
+        r = gf_hf_header_read(src, hf->in->limits, &st, err);
     if (!r)
         r = read_info(hf, st, shard->path, &info, err);
     if (r)

@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "base/strmap.h"
+#include "catalog/names.h"
 #include "format/format.h"
 #include "format/hf_dir.h"
 #include "format/torch_bin.h"
@@ -91,31 +92,6 @@ bool gf_template_is_ordered(const struct gf_catalog *template)
     return gf_catalog_len(template) < 2;
 }
 
-void gf_template_name(const char *name, char *buf)
-{
-    static const char *const wrappers[] = { "_fsdp_wrapped_module",
-                                            "_checkpoint_wrapped_module", "_orig_mod" };
-    bool begun = false;
-
-    while (*name) {
-        const char *dot = strchrnul(name, '.');
-        size_t len = (size_t)(dot - name);
-        bool drop = !begun && len == 6 && memcmp(name, "module", 6) == 0;
-
-        for (size_t i = 0; i < sizeof(wrappers) / sizeof(wrappers[0]); i++)
-            drop |= strlen(wrappers[i]) == len && memcmp(name, wrappers[i], len) == 0;
-        /* The last component names the tensor itself, whatever it is called. */
-        if (!*dot || !drop) {
-            buf = mempcpy(buf, name, len);
-            if (*dot)
-                *buf++ = '.';
-            begun = true;
-        }
-        name = *dot ? dot + 1 : dot;
-    }
-    *buf = '\0';
-}
-
 /* Clean names of the catalog -> index. */
 static int index_names(const struct gf_catalog *catalog, struct gf_arena *arena,
                        struct gf_strmap *map, struct gf_err *err)
@@ -126,7 +102,7 @@ static int index_names(const struct gf_catalog *catalog, struct gf_arena *arena,
 
         if (!clean)
             return gf_nomem(err);
-        gf_template_name(t->name, clean);
+        gf_name_unwrap(t->name, clean);
         if (!t->hidden && gf_strmap_put(map, clean, i, NULL) == -ENOMEM)
             return gf_nomem(err);
     }
@@ -135,6 +111,13 @@ static int index_names(const struct gf_catalog *catalog, struct gf_arena *arena,
 
 int gf_template_check(const struct gf_catalog *catalog, const struct gf_catalog *template,
                       struct gf_err *err)
+{
+    return gf_template_check_rest(catalog, template, NULL, err);
+}
+
+int gf_template_check_rest(const struct gf_catalog *catalog,
+                           const struct gf_catalog *template, const bool *known,
+                           struct gf_err *err)
 {
     char found[GF_SHAPE_TEXT], wanted[GF_SHAPE_TEXT];
     const char *missing = NULL;
@@ -152,8 +135,8 @@ int gf_template_check(const struct gf_catalog *catalog, const struct gf_catalog 
             r = gf_nomem(err);
             break;
         }
-        gf_template_name(want->name, clean);
-        if (want->alias != GF_NONE)
+        gf_name_unwrap(want->name, clean);
+        if (want->alias != GF_NONE || (known && known[i]))
             continue;
         n++;
         if (!gf_strmap_get(&map, clean, &at)) {

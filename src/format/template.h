@@ -28,12 +28,12 @@ bool gf_template_is_ordered(const struct gf_catalog *template);
 /* Does the catalog have all tensors of the template, in their shapes? Surplus ones are no
  * fault, nor is the absence of tied ones. GF_EINCOMPLETE counts and names what is missing,
  * GF_EBAD names a wrong shape. Names are compared without the wrappers of training
- * frameworks (gf_template_name). */
+ * frameworks (catalog/names.h). */
 int gf_template_check(const struct gf_catalog *catalog, const struct gf_catalog *template,
                       struct gf_err *err);
-
-/* `name` without '_fsdp_wrapped_module', '_checkpoint_wrapped_module', '_orig_mod' and a
- * leading 'module'; buf has room for strlen(name) + 1. */
-void gf_template_name(const char *name, char *buf);
+/* The same, but for the tensors of the template that known[] marks: they are there. */
+int gf_template_check_rest(const struct gf_catalog *catalog,
+                           const struct gf_catalog *template, const bool *known,
+                           struct gf_err *err);
 
 #endif

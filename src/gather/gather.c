@@ -5,7 +5,8 @@
  *   read [off, off + len)
  *     segment by segment       literal bytes | a range of a side file | a tensor
  *       tensor, same dtype       piece by piece: runs of the source, byte-granular
- *       tensor, cast             whole elements into scratch->stage, then the kernel
+ *       tensor, cast             whole elements into scratch->stage, then the kernel (leaf.c)
+ *       tensor, merged           the same, then the adapter (merge.c)
  *         elements               linear pieces: one read each; boxes: see box_read()
  *
  * Where the bytes go is the sink's business: into the caller's buffer, or as pointers.
@@ -17,11 +18,8 @@
 #include <string.h>
 
 #include "base/math.h"
-#include "gather/box.h"
-#include "tensor/convert.h"
-
-/* Elements converted at once: the stage stays in the second-level cache. */
-#define STAGE_ELEMENTS ((uint64_t)64 << 10)
+#include "gather/leaf.h"
+#include "gather/merge.h"
 
 struct sink {
     struct gf_scratch *scratch;
@@ -36,37 +34,9 @@ void gf_scratch_done(struct gf_scratch *scratch)
     free(scratch->buf);
     free(scratch->stage);
     free(scratch->span);
+    free(scratch->weights);
+    free(scratch->tiles);
     *scratch = (struct gf_scratch){ 0 };
-}
-
-static int grow(uint8_t **buf, size_t *size, size_t want)
-{
-    uint8_t *p;
-
-    if (*size >= want)
-        return 0;
-    p = realloc(*buf, want);
-    if (!p)
-        return -ENOMEM;
-    *buf = p;
-    *size = want;
-    return 0;
-}
-
-static int fail(struct gf_fault *fault, const struct gf_source *src, uint64_t off,
-                size_t len, int r)
-{
-    if (fault)
-        *fault = (struct gf_fault){ src ? src->name : NULL, off, len, r };
-    return r;
-}
-
-static int fetch(struct gf_source *src, void *buf, size_t len, uint64_t off,
-                 struct gf_fault *fault)
-{
-    int r = gf_source_read(src, buf, len, off);
-
-    return r ? fail(fault, src, off, len, r) : 0;
 }
 
 /* Gives out `len` bytes at p, which stay valid; -E2BIG when the vector is full. */
@@ -114,68 +84,14 @@ static int sink_source(struct sink *sink, struct gf_source *src, uint64_t off, s
     if (p)
         return sink_point(sink, p, len);
     r = sink_room(sink, len, &dst);
-    return r ? r : fetch(src, dst, len, off, sink->fault);
-}
-
-/* Index, relative to tensor->pieces, of the piece that holds flattened element `at` of a
- * tensor without boxes. */
-static uint32_t piece_of(const struct gf_catalog *catalog, const struct gf_tensor *tensor,
-                         uint64_t at)
-{
-    uint32_t lo = 0, hi = tensor->npieces;
-
-    while (hi - lo > 1) {
-        uint32_t mid = lo + (hi - lo) / 2;
-
-        if (gf_catalog_piece(catalog, tensor->pieces + mid)->start <= at)
-            lo = mid;
-        else
-            hi = mid;
-    }
-    return lo;
-}
-
-/* Whole elements as stored, into buf. */
-static int elements(const struct gf_bound *bound, const struct gf_tensor *tensor,
-                    uint64_t first, uint64_t count, uint8_t *buf,
-                    struct gf_scratch *scratch, struct gf_fault *fault)
-{
-    unsigned bits = gf_dtype_info(tensor->dtype)->bits;
-    uint64_t end = first + count;
-    int r = 0;
-
-    if (tensor->boxed) {
-        struct gf_box_read rd = { .bound = bound,
-                                  .tensor = tensor,
-                                  .first = first,
-                                  .count = count,
-                                  .dst = buf,
-                                  .fault = fault,
-                                  .span = &scratch->span,
-                                  .span_size = &scratch->span_size };
-
-        for (uint32_t i = 0; i < tensor->npieces && !r; i++)
-            r = gf_box_read(&rd, gf_catalog_piece(bound->catalog, tensor->pieces + i));
-        return r;
-    }
-    for (uint32_t i = piece_of(bound->catalog, tensor, first); first < end && !r; i++) {
-        const struct gf_piece *piece = gf_catalog_piece(bound->catalog, tensor->pieces + i);
-        uint64_t n = GF_MIN(end, piece->start + piece->count) - first;
-        size_t len = n * bits / 8;
-
-        r = fetch(bound->sources[piece->source], buf, len,
-                  piece->offset + (first - piece->start) * bits / 8, fault);
-        buf += len;
-        first += n;
-    }
-    return r;
+    return r ? r : gf_leaf_fetch(src, dst, len, off, sink->fault);
 }
 
 int gf_gather_elements(const struct gf_bound *bound, const struct gf_tensor *tensor,
                        uint64_t first, uint64_t count, void *buf, struct gf_fault *fault)
 {
     struct gf_scratch scratch = { 0 };
-    int r = count ? elements(bound, tensor, first, count, buf, &scratch, fault) : 0;
+    int r = count ? gf_leaf_stored(bound, tensor, first, count, buf, &scratch, fault) : 0;
 
     gf_scratch_done(&scratch);
     return r;
@@ -189,8 +105,8 @@ static int raw_bytes(struct sink *sink, const struct gf_bound *bound,
     uint64_t end = off + len;
     int r = 0;
 
-    for (uint32_t i = piece_of(bound->catalog, tensor, off * 8 / bits); off < end && !r;
-         i++) {
+    for (uint32_t i = gf_leaf_piece(bound->catalog, tensor, off * 8 / bits);
+         off < end && !r; i++) {
         const struct gf_piece *piece = gf_catalog_piece(bound->catalog, tensor->pieces + i);
         uint64_t start = piece->start * bits / 8;
         uint64_t n = GF_MIN(end, (piece->start + piece->count) * bits / 8) - off;
@@ -202,57 +118,17 @@ static int raw_bytes(struct sink *sink, const struct gf_bound *bound,
     return r;
 }
 
-/* torch's lazy conj and neg bits, applied to whole elements in place. */
-static void untwist(uint8_t *p, uint64_t n, const struct gf_tensor *tensor)
-{
-    size_t size = gf_dtype_size(tensor->dtype), part = size;
-
-    if (!tensor->twist)
-        return;
-    if (tensor->dtype == GF_C64)
-        part = 4; /* real and imaginary halves, sign in the last byte of each */
-    for (uint64_t i = 0; i < n; i++, p += size)
-        for (size_t k = 0; k < size; k += part) {
-            bool flip = tensor->twist & GF_TWIST_NEG;
-
-            if ((tensor->twist & GF_TWIST_CONJ) && k)
-                flip = !flip;
-            if (flip)
-                p[k + part - 1] ^= 0x80;
-        }
-}
-
-/* Whole elements [first, first + count) of the leaf, cast, into dst. */
-static int cast(const struct gf_gather *g, const struct gf_expr *expr, uint64_t first,
-                uint64_t count, uint8_t *dst, struct gf_scratch *scratch,
-                struct gf_fault *fault)
+/* Whole elements [first, first + count) of the leaf, as they are served, into dst. */
+static int values(const struct gf_gather *g, const struct gf_expr *expr, uint64_t first,
+                  uint64_t count, uint8_t *dst, struct gf_scratch *scratch,
+                  struct gf_fault *fault)
 {
     const struct gf_bound *bound = &g->bound[expr->catalog];
-    const struct gf_tensor *tensor = gf_catalog_at(bound->catalog, expr->tensor);
-    gf_convert_fn *convert = gf_convert_get(expr->from, expr->to);
-    size_t to = gf_dtype_size(expr->to);
-    int r = 0;
 
-    while (count && !r) {
-        uint64_t n = convert ? GF_MIN(count, STAGE_ELEMENTS) : count;
-        uint8_t *raw = dst;
-
-        if (convert) {
-            if (grow(&scratch->stage, &scratch->stage_size, STAGE_ELEMENTS * 8))
-                return fail(fault, NULL, 0, 0, -ENOMEM);
-            raw = scratch->stage;
-        }
-        r = elements(bound, tensor, first, n, raw, scratch, fault);
-        if (!r) {
-            untwist(raw, n, tensor);
-            if (convert)
-                convert(dst, raw, n);
-        }
-        dst += n * to;
-        first += n;
-        count -= n;
-    }
-    return r;
+    if (expr->merge)
+        return gf_merge_read(g, expr, first, count, dst, scratch, fault);
+    return gf_leaf_read(bound, gf_catalog_at(bound->catalog, expr->tensor), first, count,
+                        expr->to, dst, scratch, fault);
 }
 
 /* Bytes [off, off + len) of an output whose elements change: the first and last may be cut. */
@@ -268,13 +144,14 @@ static int cast_bytes(struct sink *sink, const struct gf_gather *g,
 
         if (in || len < size) {
             n = GF_MIN(size - in, len);
-            r = cast(g, expr, expr->first + off / size, 1, one, sink->scratch, sink->fault);
+            r = values(g, expr, expr->first + off / size, 1, one, sink->scratch,
+                       sink->fault);
             if (!r)
                 memcpy(dst, one + in, n);
         } else {
             n = len / size * size;
-            r = cast(g, expr, expr->first + off / size, n / size, dst, sink->scratch,
-                     sink->fault);
+            r = values(g, expr, expr->first + off / size, n / size, dst, sink->scratch,
+                       sink->fault);
         }
         dst += n;
         off += n;
@@ -290,7 +167,7 @@ static int tensor_bytes(struct sink *sink, const struct gf_gather *g,
     const struct gf_bound *bound = &g->bound[expr->catalog];
     const struct gf_tensor *tensor = gf_catalog_at(bound->catalog, expr->tensor);
 
-    if (expr->from != expr->to || tensor->boxed || tensor->twist)
+    if (expr->from != expr->to || expr->merge || tensor->boxed || tensor->twist)
         return cast_bytes(sink, g, expr, off, len);
     return raw_bytes(sink, bound, tensor,
                      off + expr->first * gf_dtype_info(expr->from)->bits / 8, len);
@@ -330,7 +207,7 @@ int gf_gather_read(const struct gf_gather *g, const struct gf_image *image, uint
     struct sink sink = { .scratch = scratch, .dst = buf, .fault = fault };
 
     if (!gf_inside(off, len, gf_image_size(image)))
-        return fail(fault, NULL, off, len, -EINVAL);
+        return gf_fault_set(fault, NULL, off, len, -EINVAL);
     return run(g, image, off, len, &sink);
 }
 
@@ -342,9 +219,9 @@ int gf_gather_iov(const struct gf_gather *g, const struct gf_image *image, uint6
     int r;
 
     if (!gf_inside(off, len, gf_image_size(image)))
-        return fail(fault, NULL, off, len, -EINVAL);
-    if (grow(&scratch->buf, &scratch->size, len))
-        return fail(fault, NULL, off, len, -ENOMEM);
+        return gf_fault_set(fault, NULL, off, len, -EINVAL);
+    if (gf_scratch_grow(&scratch->buf, &scratch->size, len))
+        return gf_fault_set(fault, NULL, off, len, -ENOMEM);
     sink.dst = scratch->buf;
     r = run(g, image, off, len, &sink);
     if (r == -E2BIG) { /* too many small runs: one copy is cheaper than that anyway */
@@ -357,40 +234,81 @@ int gf_gather_iov(const struct gf_gather *g, const struct gf_image *image, uint6
     return r;
 }
 
-static int tensor_origins(const struct gf_gather *g, const struct gf_segment *seg,
-                          int (*each)(void *ctx, const struct gf_origin *origin), void *ctx)
+/* The pieces of a tensor that elements [first, end) of it meet, at seg->off on. */
+static int leaf_origins(const struct gf_bound *bound, const struct gf_tensor *tensor,
+                        uint64_t first, uint64_t end, const struct gf_origin *like,
+                        int (*each)(void *ctx, const struct gf_origin *origin), void *ctx)
 {
-    const struct gf_output *output = &g->view->outputs[seg->u.tensor];
-    const struct gf_bound *bound = &g->bound[output->expr.catalog];
-    const struct gf_tensor *tensor = gf_catalog_at(bound->catalog, output->expr.tensor);
-    unsigned from = gf_dtype_info(output->expr.from)->bits;
-    unsigned to = gf_dtype_info(output->expr.to)->bits;
-    uint64_t first = output->expr.first, end = first + seg->len * 8 / to;
+    unsigned from = gf_dtype_info(like->from)->bits, to = gf_dtype_info(like->to)->bits;
     int r = 0;
 
     for (uint32_t i = 0; i < tensor->npieces && !r; i++) {
         const struct gf_piece *piece = gf_catalog_piece(bound->catalog, tensor->pieces + i);
         uint64_t lo = GF_MAX(piece->start, first);
         uint64_t hi = GF_MIN(piece->start + piece->count, end);
-        struct gf_origin origin = {
-            .off = seg->off + (lo - first) * to / 8,
-            .scattered = piece->box != GF_NONE,
-            .output = output->name,
-            .source = bound->sources[piece->source],
-            .from = output->expr.from,
-            .to = output->expr.to,
-        };
+        struct gf_origin origin = *like;
 
+        origin.scattered = piece->box != GF_NONE;
+        origin.source = bound->sources[piece->source];
         if (origin.scattered)
             hi = lo + piece->count;
         else if (lo >= hi)
             continue;
-        origin.len = (hi - lo) * to / 8;
         origin.source_off = piece->offset + (lo - piece->start) * from / 8;
         origin.source_len = (hi - lo) * from / 8;
+        if (!like->operand) {
+            origin.off += (lo - first) * to / 8;
+            origin.len = (hi - lo) * to / 8;
+        }
         r = each(ctx, &origin);
     }
     return r;
+}
+
+/* Whole operands: each of their elements may be in each of the merged weight's. */
+static int operand_origins(const struct gf_bound *bound, const struct gf_merge *merge,
+                           struct gf_origin like,
+                           int (*each)(void *ctx, const struct gf_origin *origin),
+                           void *ctx)
+{
+    int r = 0;
+
+    like.operand = true;
+    for (; merge && !r; merge = merge->under) {
+        const uint32_t operands[] = { merge->a, merge->b, merge->c, merge->d,
+                                      merge->magnitude };
+
+        for (size_t i = 0; i < GF_COUNT(operands) && !r; i++) {
+            const struct gf_tensor *tensor;
+
+            if (operands[i] == GF_NONE)
+                continue;
+            tensor = gf_catalog_at(bound->catalog, operands[i]);
+            like.from = tensor->dtype;
+            r = leaf_origins(bound, tensor, 0, tensor->numel, &like, each, ctx);
+        }
+    }
+    return r;
+}
+
+static int tensor_origins(const struct gf_gather *g, const struct gf_segment *seg,
+                          int (*each)(void *ctx, const struct gf_origin *origin), void *ctx)
+{
+    const struct gf_output *output = &g->view->outputs[seg->u.tensor];
+    const struct gf_expr *expr = &output->expr;
+    const struct gf_bound *bound = &g->bound[expr->catalog];
+    struct gf_origin like = {
+        .off = seg->off,
+        .len = seg->len,
+        .output = output->name,
+        .from = expr->from,
+        .to = expr->to,
+    };
+    uint64_t end = expr->first + seg->len * 8 / gf_dtype_info(expr->to)->bits;
+    int r = leaf_origins(bound, gf_catalog_at(bound->catalog, expr->tensor), expr->first,
+                         end, &like, each, ctx);
+
+    return r ? r : operand_origins(bound, expr->merge, like, each, ctx);
 }
 
 int gf_gather_origins(const struct gf_gather *g, const struct gf_image *image,

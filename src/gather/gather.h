@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "catalog/catalog.h"
+#include "gather/resident.h"
 #include "image/image.h"
 #include "source/source.h"
 #include "view/view.h"
@@ -34,6 +35,8 @@ struct gf_gather {
     size_t nbound;
     struct gf_source *const *side; /* for GF_SEGMENT_SOURCE */
     size_t nside;
+    struct gf_resident
+        *resident; /* what views with merges keep; NULL where there are none */
 };
 
 /* Grown as needed and kept by the caller (one per thread); free with gf_scratch_done. */
@@ -44,6 +47,10 @@ struct gf_scratch {
     size_t stage_size;
     uint8_t *span; /* source bytes of a box, before they are scattered */
     size_t span_size;
+    uint8_t *weights; /* merged weights, where they are served in another dtype */
+    size_t weights_size;
+    uint8_t *tiles; /* of them as float32, a few kilobytes at a time */
+    size_t tiles_size;
 };
 void gf_scratch_done(struct gf_scratch *scratch);
 
@@ -76,6 +83,7 @@ int gf_gather_elements(const struct gf_bound *bound, const struct gf_tensor *ten
 struct gf_origin {
     uint64_t off, len;  /* in the image; of a box: its first byte and its volume */
     bool scattered;     /* a box: its bytes are not one run of the image */
+    bool operand;       /* merged into all of [off, off + len), which other origins cover */
     const char *output; /* tensor name, or NULL for literal bytes */
     const struct gf_source *source; /* NULL for literal bytes */
     uint64_t source_off, source_len;

@@ -15,7 +15,9 @@
 /* `config` is `text`, parsed. Sets
  *   dtype, torch_dtype    to what the view serves; `dtype` is added where both are missing
  *   tie_word_embeddings   to false if the view says so
- *   architectures         without the prefix "FSDP" (a wrapped class's name)
+ *   architectures         without the prefix "FSDP" (a wrapped class's name), and with the
+ *                         letters that an lstrip("FSDP") took off a class's own name, where
+ *                         model_type tells them
  * *ret is to be freed; byte for byte `text` if nothing had to change. */
 int gf_config_patch(const char *text, size_t len, const struct gf_json *config,
                     const struct gf_view *view, char **ret, size_t *ret_len,

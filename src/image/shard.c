@@ -5,9 +5,10 @@
  * As huggingface_hub's split_torch_state_dict_into_shards (2.4): walk the outputs in order
  * and fill a shard; one that would overflow it starts the next. An output larger than the
  * limit gets a shard of its own at once, while the one being filled stays open: so it can
- * come before outputs that precede it. Outputs without bytes share one (null) storage in
- * torch's eyes and stay together where the first of them went. Sizes are the tensors',
- * headers do not count.
+ * come before outputs that precede it. Outputs that share a storage in torch's eyes (those
+ * that were one tensor; all without bytes, which have the null storage) stay together where
+ * the first of them went, which counts for all of them. Sizes are the tensors', headers do
+ * not count.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,12 @@ struct plan {
     uint32_t *group;  /* of each output */
     uint32_t *number; /* of each group */
     uint32_t ngroups, nclosed;
+    struct storage *storages; /* by gf_output.storage */
+};
+
+struct storage {
+    uint64_t nbytes;
+    uint32_t group; /* where its first output went; NO_GROUP before that */
 };
 
 static uint32_t open_group(struct plan *plan)
@@ -41,11 +48,19 @@ static void fill(struct plan *plan, const struct gf_view *view, uint64_t max)
     uint64_t used = 0;
 
     for (size_t i = 0; i < view->n; i++) {
-        uint64_t nbytes = view->outputs[i].nbytes;
+        uint32_t id = view->outputs[i].storage;
+        struct storage *storage = id ? &plan->storages[id] : NULL;
+        uint64_t nbytes = storage ? storage->nbytes : view->outputs[i].nbytes;
 
+        if (storage && storage->group != NO_GROUP) {
+            plan->group[i] = storage->group;
+            continue;
+        }
         if (nbytes > max) {
             plan->group[i] = open_group(plan);
             close_group(plan, plan->group[i]);
+            if (storage)
+                storage->group = plan->group[i];
             continue;
         }
         if (nbytes == 0 && empties != NO_GROUP) {
@@ -61,6 +76,8 @@ static void fill(struct plan *plan, const struct gf_view *view, uint64_t max)
             filling = open_group(plan);
         if (nbytes == 0)
             empties = filling;
+        if (storage)
+            storage->group = filling;
         plan->group[i] = filling;
         used += nbytes;
     }
@@ -73,10 +90,15 @@ int gf_shard_plan(const struct gf_view *view, uint64_t max_shard_size, uint32_t 
 {
     GF_AUTO_MEM uint32_t *group = malloc((view->n + 1) * sizeof(*group));
     GF_AUTO_MEM uint32_t *number = malloc((view->n + 1) * sizeof(*number));
-    struct plan plan = { .group = group, .number = number };
+    GF_AUTO_MEM struct storage *storages = malloc((view->n + 1) * sizeof(*storages));
+    struct plan plan = { .group = group, .number = number, .storages = storages };
 
-    if (!group || !number)
+    if (!group || !number || !storages)
         return gf_nomem(err);
+    for (size_t i = 0; i <= view->n; i++)
+        storages[i] = (struct storage){ .group = NO_GROUP };
+    for (size_t i = 0; i < view->n; i++)
+        storages[view->outputs[i].storage].nbytes += view->outputs[i].nbytes;
     fill(&plan, view, max_shard_size);
     for (size_t i = 0; i < view->n; i++)
         group[i] = number[group[i]];

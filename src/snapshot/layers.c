@@ -5,13 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/arena.h"
 #include "base/math.h"
-#include "base/strmap.h"
 #include "format/steps.h"
 #include "format/template.h"
+#include "snapshot/join.h"
+#include "snapshot/heads.h"
+#include "snapshot/renamed.h"
 #include "view/kind.h"
-#include "view/view.h"
 
 static int check_catalog(const struct gf_found *found, struct gf_err *err)
 {
@@ -41,8 +41,8 @@ static void read_step_in_name(const char *path, struct gf_found *found)
     found->has_step = gf_step_number(name, &found->step);
 }
 
-static int read_layer(const struct gf_format *format, const struct gf_format_in *in,
-                      struct gf_found *ret, struct gf_err *err)
+int gf_layer_read(const struct gf_format *format, const struct gf_format_in *in,
+                  struct gf_found *ret, struct gf_err *err)
 {
     int r = format->read(in, ret, err);
 
@@ -55,183 +55,99 @@ static int read_layer(const struct gf_format *format, const struct gf_format_in 
 
 /* ---- supplying what is lacking ---- */
 
-struct names {
-    struct gf_arena arena;
-    struct gf_strmap map; /* unwrapped name -> index in the catalog */
-};
-
-static void names_done(struct names *names)
-{
-    gf_strmap_done(&names->map);
-    gf_arena_done(&names->arena);
-}
-
-static char *unwrapped(struct gf_arena *arena, const char *name)
-{
-    char *buf = gf_arena_alloc(arena, strlen(name) + 1);
-
-    if (buf)
-        gf_name_unwrap(name, buf);
-    return buf;
-}
-
-static int names_of(const struct gf_catalog *catalog, struct names *ret, struct gf_err *err)
-{
-    for (uint32_t i = 0; i < gf_catalog_len(catalog); i++) {
-        const struct gf_tensor *t = gf_catalog_at(catalog, i);
-        char *name;
-
-        if (t->hidden)
-            continue;
-        name = unwrapped(&ret->arena, t->name);
-        if (!name || gf_strmap_put(&ret->map, name, i, NULL) == -ENOMEM)
-            return gf_nomem(err);
-    }
-    return 0;
-}
-
-/* Of one model: at least one common name, and each of one shape. *ret_lacking counts what
- * `to` does not have. */
-static bool same_model(const struct gf_catalog *to, struct names *names,
-                       const struct gf_catalog *from, size_t *ret_lacking)
-{
-    size_t common = 0, lacking = 0;
-
-    for (uint32_t i = 0; i < gf_catalog_len(from); i++) {
-        const struct gf_tensor *t = gf_catalog_at(from, i);
-        char *name = t->hidden ? NULL : unwrapped(&names->arena, t->name);
-        uint64_t index;
-
-        if (!name)
-            continue;
-        if (!gf_strmap_get(&names->map, name, &index)) {
-            lacking++;
-            continue;
-        }
-        if (!gf_shape_equal(gf_catalog_at(to, (uint32_t)index)->shape, t->shape))
-            return false;
-        common++;
-    }
-    *ret_lacking = lacking;
-    return common > 0;
-}
-
-static int adopt_lacking(struct gf_found *to, struct names *names, struct gf_found *from,
-                         struct gf_err *err)
-{
-    uint32_t first = (uint32_t)to->sources.n;
-    int r = 0;
-
-    for (uint32_t i = 0; i < gf_catalog_len(from->catalog) && !r; i++) {
-        const struct gf_tensor *t = gf_catalog_at(from->catalog, i);
-        char *name = t->hidden ? NULL : unwrapped(&names->arena, t->name);
-        uint64_t index;
-
-        if (!name || gf_strmap_get(&names->map, name, &index))
-            continue;
-        r = gf_catalog_adopt(to->catalog, from->catalog, i, first, err);
-    }
-    while (from->sources.n && !r) {
-        uint32_t ignored;
-
-        r = gf_found_add_source(to, from->sources.at[0], &ignored, err);
-        memmove(from->sources.at, from->sources.at + 1,
-                --from->sources.n * sizeof(*from->sources.at));
-    }
-    return r;
-}
-
-/* Names that the layout said it leaves out, less those that are there now. */
-static void forget_supplied(struct gf_found *found)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < found->left_out.n; i++) {
-        if (gf_catalog_find(found->catalog, found->left_out.at[i]))
-            free(found->left_out.at[i]);
-        else
-            found->left_out.at[n++] = found->left_out.at[i];
-    }
-    found->left_out.n = n;
-}
-
-/* *ret_same: was it of one model? */
-static int join(struct gf_found *to, struct gf_found *from, bool *ret_same,
-                struct gf_err *err)
-{
-    struct names names = { 0 };
-    size_t lacking = 0;
-    int r = names_of(to->catalog, &names, err);
-
-    if (!r) {
-        *ret_same = same_model(to->catalog, &names, from->catalog, &lacking);
-        if (*ret_same && lacking)
-            r = adopt_lacking(to, &names, from, err);
-    }
-    names_done(&names);
-    if (!r)
-        forget_supplied(to);
-    return r;
-}
-
 /* A weaker layer beside the first: whatever is wrong with it is not this checkpoint's fault. */
 static int supplement(const struct gf_format *format, const struct gf_format_in *in,
                       struct gf_found *to, struct gf_err *err)
 {
+    GF_AUTO_MEM bool *renamed = NULL;
     struct gf_found from = { 0 };
     struct gf_err why = { 0 };
     bool same;
     int r = 0;
 
-    if (read_layer(format, in, &from, &why))
+    if (gf_layer_read(format, in, &from, &why)) {
         gf_found_warn(to, "not used beside it: %s", why.text);
-    else
-        r = join(to, &from, &same, err);
+    } else {
+        r = gf_renamed_mark(from.catalog, in->dir, to->catalog, in->limits, &renamed, err);
+        if (!r)
+            r = gf_join_layer(to, &from, renamed, &same, err);
+    }
+    gf_found_done(&from);
+    return r;
+}
+
+/* *ret_same: is it of this model? A PEFT state's base is, or it is an error. */
+static int join_base(struct gf_found *to, struct gf_found *from, struct gf_dir *dir,
+                     const struct gf_limits *limits, bool *ret_same, struct gf_err *err)
+{
+    GF_AUTO_MEM bool *renamed = NULL;
+    int r;
+
+    *ret_same = true;
+    if (gf_state_kind(to->catalog, NULL) == GF_STATE_PEFT)
+        return gf_join_base(to, from, dir->name, err);
+    r = gf_renamed_mark(from->catalog, dir, to->catalog, limits, &renamed, err);
+    return r ? r : gf_join_layer(to, from, renamed, ret_same, err);
+}
+
+int gf_layers_join_base(struct gf_found *to, struct gf_dir *dir,
+                        const struct gf_options *opt, struct gf_err *err)
+{
+    struct gf_format_in in = { .dir = dir,
+                               .limits = opt->limits,
+                               .allow_incomplete = opt->allow_incomplete,
+                               .threads = opt->threads ? opt->threads : 8 };
+    const struct gf_format *format;
+    struct gf_found from = { 0 };
+    char why[GF_WHY];
+    bool same = false;
+    int r = gf_format_detect(dir, NULL, NULL, &format, why, err);
+
+    if (!r)
+        r = gf_layer_read(format, &in, &from, err);
+    if (!r)
+        r = join_base(to, &from, dir, opt->limits, &same, err);
+    if (!r && !same)
+        r = gf_fail(err, EINVAL,
+                    "'%s' is no base of this checkpoint: no tensor has the name "
+                    "and shape of one here",
+                    dir->name);
     gf_found_done(&from);
     return r;
 }
 
 /* base=: named by the user, so it must be there and fit. */
-static int supplement_base(const struct gf_layers_in *in, struct gf_format_in *fin,
-                           struct gf_found *to, struct gf_err *err)
+static int supplement_base(const struct gf_options *opt, struct gf_found *to,
+                           struct gf_err *err)
 {
     GF_AUTO(gf_dir) dir = NULL;
-    struct gf_found from = { 0 };
-    const struct gf_format *format;
-    char why[GF_WHY];
-    bool same = false;
-    int r = gf_dir_local(in->opt->base, in->opt->follow_links, in->opt->limits, &dir, err);
+    int r = gf_dir_local(opt->base, opt->follow_links, opt->limits, &dir, err);
 
     if (!r)
-        r = gf_format_detect(dir, NULL, NULL, &format, why, err);
-    if (!r) {
-        fin->dir = dir;
-        fin->file = fin->tag = NULL;
-        r = read_layer(format, fin, &from, err);
-    }
-    if (!r)
-        r = join(to, &from, &same, err);
-    if (!r && !same)
-        r = gf_fail(err, EINVAL,
-                    "'%s' is no base of this checkpoint: no tensor has the name "
-                    "and shape of one here",
-                    in->opt->base);
-    gf_found_done(&from);
+        r = gf_layers_join_base(to, dir, opt, err);
     return r ? gf_wrap(err, "option 'base'") : 0;
 }
 
 /* ---- template ---- */
 
-static int read_template(const struct gf_options *opt, struct gf_catalog **ret,
+/* The directory that the template is from: -ENOENT, without text, if no option names one. */
+static int open_template(const struct gf_options *opt, struct gf_dir **ret,
                          struct gf_err *err)
 {
     const char *path = opt->config_from ? opt->config_from : opt->base;
+
+    return path ? gf_dir_local(path, opt->follow_links, opt->limits, ret, err) : -ENOENT;
+}
+
+static int read_template(const struct gf_options *opt, struct gf_catalog **ret,
+                         struct gf_err *err)
+{
     GF_AUTO(gf_dir) dir = NULL;
     int r;
 
-    if (!path)
+    if (!opt->config_from && !opt->base)
         return 0;
-    r = gf_dir_local(path, opt->follow_links, opt->limits, &dir, err);
+    r = open_template(opt, &dir, err);
     if (!r)
         r = gf_template_read(dir, opt->limits, ret, err);
     if (!r || (r == -ENOENT && dir))
@@ -242,36 +158,56 @@ static int read_template(const struct gf_options *opt, struct gf_catalog **ret,
 /* Names as a whole other than the template's (another naming scheme, heads alone) prove
  * nothing; a few missing ones do. */
 static bool mostly_there(const struct gf_catalog *catalog,
-                         const struct gf_catalog *template)
+                         const struct gf_catalog *template, const bool *renamed)
 {
-    struct names names = { 0 };
+    struct gf_name_table names = { 0 };
     size_t there = 0;
 
-    if (!names_of(catalog, &names, NULL))
+    if (!gf_name_table_of(catalog, &names, NULL))
         for (uint32_t i = 0; i < gf_catalog_len(template); i++) {
-            char *name = unwrapped(&names.arena, gf_catalog_at(template, i)->name);
+            char *name = gf_name_table_unwrap(&names, gf_catalog_at(template, i)->name);
             uint64_t index;
 
-            there += name && gf_strmap_get(&names.map, name, &index);
+            there += renamed[i] || (name && gf_strmap_get(&names.map, name, &index));
         }
-    names_done(&names);
+    gf_name_table_done(&names);
     return there * 2 > gf_catalog_len(template);
 }
 
 static int check_template(struct gf_found *found, const struct gf_catalog *template,
-                          bool allow_incomplete, struct gf_err *err)
+                          const struct gf_options *opt, struct gf_err *err)
 {
+    GF_AUTO_MEM bool *renamed = NULL;
+    GF_AUTO(gf_dir) dir = NULL;
     int r;
 
-    if (!template || gf_state_kind(found->catalog, NULL) != GF_STATE_PLAIN ||
-        !mostly_there(found->catalog, template))
+    if (!template || gf_state_kind(found->catalog, NULL) != GF_STATE_PLAIN)
         return 0;
-    r = gf_template_check(found->catalog, template, err);
-    if (r == -GF_EINCOMPLETE && allow_incomplete) {
+    r = open_template(opt, &dir, err);
+    if (!r)
+        r = gf_renamed_mark(template, dir, found->catalog, opt->limits, &renamed, err);
+    if (r || !mostly_there(found->catalog, template, renamed))
+        return r;
+    r = gf_template_check_rest(found->catalog, template, renamed, err);
+    if (r == -GF_EINCOMPLETE && opt->allow_incomplete) {
         found->complete = GF_COMPLETE_NO;
         snprintf(found->why, sizeof(found->why), "%.*s", GF_WHY - 1, err->text);
         return 0;
     }
+    return r;
+}
+
+/* base= supplies what is lacking; then the template has its say, and stays with what was
+ * found. */
+static int join_options(const struct gf_options *opt, struct gf_catalog **template,
+                        struct gf_found *found, struct gf_err *err)
+{
+    int r = opt->base ? supplement_base(opt, found, err) : 0;
+
+    if (!r)
+        r = check_template(found, *template, opt, err);
+    if (!r)
+        found->template = gf_take(template);
     return r;
 }
 
@@ -294,7 +230,9 @@ int gf_layers_read(const struct gf_layers_in *in, struct gf_found *ret,
         r = read_template(in->opt, &template, err);
     fin.template = template;
     if (!r)
-        r = read_layer(format, &fin, ret, err);
+        r = gf_layer_read(format, &fin, ret, err);
+    if (!r && !in->file && !in->opt->source_format)
+        r = gf_heads_join(&fin, ret, err);
     for (int layer = 0; !r && layer < GF_NLAYERS; layer++) {
         const struct gf_format *weaker =
             in->file || in->opt->source_format || layer <= (int)format->layer
@@ -304,11 +242,16 @@ int gf_layers_read(const struct gf_layers_in *in, struct gf_found *ret,
         if (weaker)
             r = supplement(weaker, &fin, ret, err);
     }
-    if (!r && in->opt->base)
-        r = supplement_base(in, &fin, ret, err);
+    return r ? r : join_options(in->opt, &template, ret, err);
+}
+
+int gf_layers_finish(const struct gf_options *opt, struct gf_found *found,
+                     struct gf_err *err)
+{
+    GF_AUTO(gf_catalog) template = NULL;
+    int r = check_catalog(found, err);
+
     if (!r)
-        r = check_template(ret, template, in->opt->allow_incomplete, err);
-    if (!r)
-        ret->template = gf_take(&template);
-    return r;
+        r = read_template(opt, &template, err);
+    return r ? r : join_options(opt, &template, found, err);
 }

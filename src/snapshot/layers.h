@@ -22,9 +22,22 @@ struct gf_layers_in {
     const struct gf_options *opt;
 };
 
+/* One layout alone, its catalog proved sound; gf_found_done(ret) also after failure. */
+int gf_layer_read(const struct gf_format *format, const struct gf_format_in *in,
+                  struct gf_found *ret, struct gf_err *err);
+
 /* Detects, reads, checks and joins: *ret has one catalog, proved sound. `why` tells what was
  * seen. gf_found_done(ret) also after failure. */
 int gf_layers_read(const struct gf_layers_in *in, struct gf_found *ret,
                    char why[static GF_WHY], struct gf_err *err);
+
+/* Joins the base model in `dir`: what the checkpoint lacks of it. EINVAL: it does not fit. */
+int gf_layers_join_base(struct gf_found *to, struct gf_dir *dir,
+                        const struct gf_options *opt, struct gf_err *err);
+
+/* The same for tensors that were found elsewhere (a live job): checks them, and joins what the
+ * options bring. */
+int gf_layers_finish(const struct gf_options *opt, struct gf_found *found,
+                     struct gf_err *err);
 
 #endif

@@ -23,6 +23,7 @@ const struct gf_option_info gf_option_table[] = {
       "split the weights into files of at most this size (50GB)" },
     { "base", "DIR",
       "base model: supplies tensors that the checkpoint leaves out, and files" },
+    { "base_name", "NAME", "base_model_name_or_path of the adapter_config.json to serve" },
     { "bin", NULL, "pytorch_model.bin in place of safetensors" },
     { "format", "NAME", "safetensors or bin" },
     { "config_from", "DIR", "where config.json and other side files come from" },
@@ -39,6 +40,7 @@ const struct gf_option_info gf_option_table[] = {
     { "gid", "N", "group of the mounted files" },
     { "mode", "OCTAL", "permissions of the mounted files (may widen those of SOURCE)" },
     { "threads", "N", "threads at most" },
+    { "cache", "SIZE", "memory for adapters that are merged on read (1GiB)" },
     { "readahead", "SIZE", "kernel read-ahead of the mount (2MiB)" },
     { "timeout", "SECONDS", "how long a start may take (30)" },
     { "direct_io", NULL, "bypass the page cache: for one-shot copies" },
@@ -78,6 +80,7 @@ void gf_options_init(struct gf_options *opt)
     *opt = (struct gf_options){
         .policy = GF_DTYPE_AUTO,
         .max_shard_size = 50000000000u,
+        .cache = (uint64_t)1 << 30,
         .timeout = 30,
         .limits = &gf_limits_default,
     };
@@ -88,7 +91,7 @@ void gf_options_done(struct gf_options *opt)
     char **owned[] = { &opt->view,        &opt->prefix,        &opt->views,
                        &opt->tag,         &opt->source_format, &opt->base,
                        &opt->config_from, &opt->tokenizer,     &opt->generation_config,
-                       &opt->log };
+                       &opt->log,         &opt->base_name };
 
     for (size_t i = 0; i < GF_COUNT(owned); i++)
         free(*owned[i]);
@@ -249,9 +252,13 @@ static int set_value(struct gf_options *opt, const char *key, const char *value,
         const char *key;
         char **field;
     } strings[] = {
-        { "view", &opt->view },   { "prefix", &opt->prefix },
-        { "views", &opt->views }, { "tag", &opt->tag },
-        { "step", &opt->tag },    { "source_format", &opt->source_format },
+        { "view", &opt->view },
+        { "prefix", &opt->prefix },
+        { "views", &opt->views },
+        { "tag", &opt->tag },
+        { "step", &opt->tag },
+        { "source_format", &opt->source_format },
+        { "base_name", &opt->base_name },
     };
     const struct {
         const char *key;
@@ -288,6 +295,8 @@ static int set_value(struct gf_options *opt, const char *key, const char *value,
     }
     if (strcmp(key, "max_shard_size") == 0)
         return set_size(key, value, &opt->max_shard_size, err);
+    if (strcmp(key, "cache") == 0)
+        return set_size(key, value, &opt->cache, err);
     if (strcmp(key, "readahead") == 0)
         return set_size(key, value, &opt->readahead, err);
     if (strcmp(key, "threads") == 0)

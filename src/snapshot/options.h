@@ -25,11 +25,13 @@ struct gf_options {
     char *tag;    /* tag= or step= */
     char *source_format;
     char *base, *config_from, *tokenizer, *generation_config;
+    char *base_name; /* what adapter_config.json calls the base model; NULL: as it is */
     enum gf_dtype_policy policy;
     enum gf_dtype dtype;
     enum gf_names names;
     uint64_t max_shard_size; /* bytes */
     bool bin;                /* pytorch_model.bin in place of safetensors */
+    uint64_t cache;          /* bytes of adapters that are kept in memory */
     bool allow_incomplete, follow_links;
     /* how it is mounted: used by mount alone, accepted everywhere */
     bool allow_other, direct_io, foreground;

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/math.h"
+#include "snapshot/live.h"
 
 static const char *complete_text(enum gf_complete complete)
 {
@@ -202,6 +203,7 @@ static int json_views(struct gf_text *out, struct gf_snapshot *s, bool tensors,
             member_str(out, "dtype", dtypes);
             member_u64(out, "bytes", dir->view->nbytes);
             member_u64(out, "tensor_count", dir->view->n);
+            member_str(out, "warning", dir->warning);
             json_files(out, dir);
             member(out, "notes");
             gf_text_add(out, "[");
@@ -299,6 +301,11 @@ int gf_report_status(struct gf_run *run, struct gf_text *out, struct gf_err *err
         json_source(&text, run, s);
         json_warnings(&text, s);
     }
+    if (gf_run_live(run)) {
+        member(&text, "live");
+        if (gf_live_report(gf_run_live(run), true, &text, NULL))
+            gf_text_add(&text, "null");
+    }
     r = json_checkpoints(&text, run, err);
     if (!r && !text.failed)
         gf_text_addn(out, text.s + 1, text.len - 1);
@@ -341,6 +348,8 @@ static void text_view(struct gf_text *out, struct gf_snapshot *s,
                       : " (not listed)");
     for (size_t i = 0; i < dir->view->notes.n; i++)
         row(out, "", "%s", dir->view->notes.at[i]);
+    if (dir->warning && !v->is_default && !v->listed) /* the others' stand at the top */
+        row(out, "", "warning: %s", dir->warning);
 }
 
 static int text_views(struct gf_text *out, struct gf_snapshot *s, struct gf_err *err)
@@ -484,6 +493,8 @@ static int add_origin(void *ctx, const struct gf_origin *o)
     member_u64(out, "length", o->len);
     if (o->scattered)
         member_bool(out, "scattered", true);
+    if (o->operand)
+        member_bool(out, "operand", true);
     if (o->output)
         member_str(out, "tensor", o->output);
     member_str(out, "source", o->source ? o->source->name : NULL);

@@ -87,8 +87,13 @@ static int choose(struct gf_run *run, struct gf_err *err)
     GF_AUTO_MEM char *tag = NULL;
     GF_AUTO_MEM char *file = NULL;
     struct gf_slot *slot = NULL;
-    int r = by_choice(run, run->opt->tag, &slot, err);
+    int r;
 
+    pthread_mutex_lock(&run->lock);
+    do
+        r = by_choice(run, run->opt->tag, &slot, err);
+    while (gf_run_again(run, NULL, &r, err));
+    pthread_mutex_unlock(&run->lock);
     if (r)
         return r;
     if (!slot)
@@ -154,44 +159,61 @@ static int open_dir(struct gf_run *run, struct gf_err *err)
 /* The root must be what the user wanted to see: what is wrong with it is said now. */
 static int open_root(struct gf_run *run, struct gf_err *err)
 {
-    struct gf_slot *root = gf_run_slot(run, "");
+    struct gf_slot *root;
+    int r;
 
-    if (!root)
-        return 0;
-    return root->step->complete ? gf_run_try(run, root, err)
-                                : gf_fail(err, EINVAL, "%s", root->step->why);
+    pthread_mutex_lock(&run->lock);
+    do {
+        root = gf_run_slot(run, "");
+        if (root && !root->step->complete)
+            r = gf_fail(err, EINVAL, "%s", root->step->why);
+        else
+            r = root ? gf_run_try(run, root, err) : 0;
+    } while (gf_run_again(run, NULL, &r, err));
+    pthread_mutex_unlock(&run->lock);
+    return r;
 }
 
 int gf_run_open(const char *source, const struct gf_options *opt, struct gf_run **ret,
                 struct gf_err *err)
 {
     GF_AUTO(gf_run) run = calloc(1, sizeof(*run));
+    pthread_condattr_t monotonic;
     int r;
 
     if (!run)
         return gf_nomem(err);
     pthread_mutex_init(&run->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&run->opened, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     run->opt = opt;
     run->source = strdup(source);
     if (!run->source)
         return gf_nomem(err);
-    r = open_dir(run, err);
+    if (gf_live_name(source)) {
+        r = gf_live_open(gf_live_name(source), opt, &run->live, err);
+    } else {
+        r = open_dir(run, err);
+        if (!r)
+            r = find_slots(run, err);
+        if (!r)
+            r = open_root(run, err);
+    }
     if (!r)
-        r = find_slots(run, err);
-    if (!r)
-        r = open_root(run, err);
-    if (r)
-        return r;
-    *ret = gf_take(&run);
-    return 0;
+        *ret = gf_take(&run);
+    return r;
 }
 
 void gf_run_free(struct gf_run *run)
 {
     if (!run)
         return;
+    gf_live_free(run->live);
     gf_run_slots_free(run);
     gf_dir_free(run->dir);
+    pthread_cond_destroy(&run->opened);
     pthread_mutex_destroy(&run->lock);
     free(run->file);
     free(run->source);
@@ -203,19 +225,28 @@ const char *gf_run_source(const struct gf_run *run)
     return run->source;
 }
 
+struct gf_live *gf_run_live(struct gf_run *run)
+{
+    return run->live;
+}
+
 int gf_run_snapshot(struct gf_run *run, const char *path, struct gf_snapshot **ret,
                     struct gf_err *err)
 {
     struct gf_slot *slot;
     int r;
 
+    if (run->live)
+        return gf_live_snapshot(run->live, path, ret, err);
     pthread_mutex_lock(&run->lock);
-    slot = gf_run_slot(run, path);
-    if (slot)
-        r = gf_run_try(run, slot, err);
-    else
-        r = gf_fail(err, ENOENT, "'%s': %s", run->source,
-                    *path ? "no such checkpoint" : "no weights at the root");
+    do {
+        slot = gf_run_slot(run, path);
+        if (slot)
+            r = gf_run_try(run, slot, err);
+        else
+            r = gf_fail(err, ENOENT, "'%s': %s", run->source,
+                        *path ? "no such checkpoint" : "no weights at the root");
+    } while (gf_run_again(run, NULL, &r, err));
     if (!r)
         *ret = gf_snapshot_ref(slot->snapshot);
     pthread_mutex_unlock(&run->lock);

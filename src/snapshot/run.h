@@ -33,6 +33,9 @@ GF_DEFINE_AUTO(gf_run);
 
 const char *gf_run_source(const struct gf_run *run);
 
+/* What there is more to know of live:JOB (snapshot/live.h), or NULL: SOURCE is on disk. */
+struct gf_live *gf_run_live(struct gf_run *run);
+
 enum gf_run_kind {
     GF_RUN_CHECKPOINT,
     GF_RUN_DIR, /* holds checkpoints, is none: verl's global_step_8/ over actor/, critic/ */

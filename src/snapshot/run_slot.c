@@ -7,9 +7,9 @@
  * opened. A slot whose files changed is opened anew at the next look; the root keeps its old
  * snapshot until that succeeds. Of the snapshots that nobody holds a few are kept.
  *
- * Locks: run->lock guards the slots. Snapshots are opened under it, so that two look-ups do
- * not do the same work twice; but the poll, which is one thread, searches for steps and opens
- * the root's next snapshot without it. Reads never take it.
+ * Locks: run->lock guards the slots. Snapshots are opened without it, by one thread each, for
+ * which the others that need the same slot wait (gf_run_again). The poll, which is one thread,
+ * searches for steps and opens the root's next snapshot without it, too. Reads never take it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -60,9 +60,8 @@ static uint64_t print_files(struct gf_dir *dir, const char *path, unsigned deep,
 /* What an open snapshot was made of is asked by itself: here it is enough to see new files.
  * What is missing may also come one level further down: once an opening has failed, the print
  * goes there, which is a change and brings one more try. */
-static uint64_t print_of(struct gf_run *run, const struct gf_slot *slot)
+static uint64_t print_of(struct gf_run *run, const struct gf_step *step, unsigned deep)
 {
-    const struct gf_step *step = slot->step;
     struct gf_dir_entry entry = { .name = step->file };
     GF_AUTO_MEM char *path = NULL;
     uint64_t h = 1;
@@ -70,8 +69,8 @@ static uint64_t print_of(struct gf_run *run, const struct gf_slot *slot)
     if (run->file)
         return 0;
     if (!step->file) {
-        h = print_files(run->dir, step->dir, step->tag ? 0 : slot->deep, h);
-        return step->tag ? print_files(run->dir, step->path, slot->deep, h) : h;
+        h = print_files(run->dir, step->dir, step->tag ? 0 : deep, h);
+        return step->tag ? print_files(run->dir, step->path, deep, h) : h;
     }
     if (asprintf(&path, "%s%s%s", step->dir, *step->dir ? "/" : "", step->file) < 0)
         path = NULL;
@@ -105,16 +104,25 @@ static int open_snapshot(struct gf_run *run, const struct gf_step *step,
                             step->tag, run->opt, ret, err);
 }
 
-/* Of equal snapshots the old one stays, and with it what the kernel caches. */
-static void take_snapshot(struct gf_slot *slot, struct gf_snapshot *fresh)
+/* Takes over fresh. Of equal snapshots the old one stays, and with it what the kernel caches. */
+static int take_snapshot(struct gf_slot *slot, struct gf_snapshot *fresh)
 {
+    char *tag = strdup(gf_snapshot_info(fresh)->tag);
+
+    if (!tag) {
+        gf_snapshot_free(fresh);
+        return -ENOMEM;
+    }
+    free(slot->tag);
+    slot->tag = tag;
     if (slot->snapshot && gf_snapshot_unchanged(slot->snapshot) &&
         gf_snapshot_info(slot->snapshot)->id == gf_snapshot_info(fresh)->id) {
         gf_snapshot_free(fresh);
-        return;
+        return 0;
     }
     gf_snapshot_free(slot->snapshot);
     slot->snapshot = fresh;
+    return 0;
 }
 
 static void drop_snapshot(struct gf_slot *slot)
@@ -147,38 +155,128 @@ static void trim(struct gf_run *run)
     } while (idle > KEPT + 1);
 }
 
-int gf_run_try(struct gf_run *run, struct gf_slot *slot, struct gf_err *err)
+int gf_run_known(struct gf_run *run, struct gf_slot *slot, struct gf_err *err)
 {
-    struct gf_snapshot *fresh;
-    struct gf_err local = { 0 };
-    int r;
-
-    if (!err)
-        err = &local;
     if (!slot->step->complete)
         return gf_fail(err, GF_EINCOMPLETE, "'%s': %s", slot->step->path, slot->step->why);
     if (slot->state == GF_SLOT_BAD)
-        return gf_fail(err, slot->code, "%s", slot->why);
-    slot->used = ++run->clock;
-    if (slot->state == GF_SLOT_GOOD && slot->snapshot)
+        return gf_fail(err, slot->why.code, "%s", slot->why.text);
+    if (slot->state == GF_SLOT_GOOD || (slot->opening && run->hasty))
         return 0;
-    slot->print = print_of(run, slot);
-    r = open_snapshot(run, slot->step, &fresh, err);
-    if (!r) {
-        take_snapshot(slot, fresh);
-        slot->state = GF_SLOT_GOOD;
-        slot->deep = 0;
-        trim(run);
-        return 0;
-    }
-    drop_snapshot(slot);
-    if (r == -ENOMEM)
+    run->want = slot;
+    return -EAGAIN;
+}
+
+int gf_run_try(struct gf_run *run, struct gf_slot *slot, struct gf_err *err)
+{
+    int r = gf_run_known(run, slot, err);
+
+    if (r)
         return r;
+    slot->used = ++run->clock;
+    if (slot->snapshot)
+        return 0;
+    run->want = slot;
+    return -EAGAIN;
+}
+
+static void set_bad(struct gf_slot *slot, const struct gf_err *why)
+{
+    drop_snapshot(slot);
     slot->state = GF_SLOT_BAD;
     slot->deep = 1;
-    slot->code = -r;
-    snprintf(slot->why, sizeof(slot->why), "%.*s", GF_WHY - 1, err->text);
+    slot->why = *why;
+}
+
+/* The step as long as the lock is not held: the poll may replace all of them. */
+static int copy_step(const struct gf_step *step, struct gf_step *ret)
+{
+    *ret = (struct gf_step){ .path = strdup(step->path),
+                             .dir = strdup(step->dir),
+                             .tag = step->tag ? strdup(step->tag) : NULL,
+                             .file = step->file ? strdup(step->file) : NULL };
+    return ret->path && ret->dir && (!step->tag || ret->tag) && (!step->file || ret->file)
+               ? 0
+               : -ENOMEM;
+}
+
+static void free_step(struct gf_step *step)
+{
+    free(step->path);
+    free(step->dir);
+    free(step->tag);
+    free(step->file);
+}
+
+/* What an opening came to, unless the slot is another one meanwhile. */
+static int settle(struct gf_run *run, const char *path, uint64_t number, uint64_t print,
+                  struct gf_snapshot *fresh, const struct gf_err *why)
+{
+    struct gf_slot *slot = gf_run_slot(run, path);
+
+    if (!slot || slot->opening != number) {
+        gf_snapshot_free(fresh);
+        return 0;
+    }
+    slot->opening = 0;
+    slot->print = print;
+    if (!fresh) {
+        if (why->code != ENOMEM)
+            set_bad(slot, why);
+        return why->code == ENOMEM ? -ENOMEM : 0;
+    }
+    if (take_snapshot(slot, fresh))
+        return -ENOMEM;
+    slot->state = GF_SLOT_GOOD;
+    slot->deep = 0;
+    slot->used = ++run->clock;
+    trim(run);
+    return 0;
+}
+
+/* Opens the slot's snapshot. Lets go of the lock. */
+static int open_slot(struct gf_run *run, struct gf_slot *slot)
+{
+    struct gf_snapshot *fresh = NULL;
+    uint64_t number = ++run->clock, print;
+    unsigned deep = slot->deep;
+    struct gf_err why = { 0 };
+    struct gf_step step;
+    int r = copy_step(slot->step, &step);
+
+    if (!r) {
+        slot->opening = number;
+        pthread_mutex_unlock(&run->lock);
+        print = print_of(run, &step, deep);
+        r = open_snapshot(run, &step, &fresh, &why);
+        if (r && !why.code)
+            gf_fail(&why, -r, "'%s': %s", step.path, strerror(-r));
+        pthread_mutex_lock(&run->lock);
+        r = settle(run, step.path, number, print, fresh, &why);
+        pthread_cond_broadcast(&run->opened);
+    }
+    free_step(&step);
     return r;
+}
+
+bool gf_run_again(struct gf_run *run, const struct timespec *until, int *r,
+                  struct gf_err *err)
+{
+    struct gf_slot *slot = gf_take(&run->want);
+
+    if (!slot)
+        return false;
+    if (slot->opening && until)
+        pthread_cond_timedwait(&run->opened, &run->lock, until);
+    else if (slot->opening)
+        pthread_cond_wait(&run->opened, &run->lock);
+    else if (open_slot(run, slot)) {
+        *r = gf_nomem(err);
+        return false;
+    }
+    if (err)
+        *err = (struct gf_err){ 0 };
+    return true;
 }
 
 bool gf_run_shown(struct gf_run *run, struct gf_slot *slot)
@@ -192,8 +290,8 @@ bool gf_run_shown(struct gf_run *run, struct gf_slot *slot)
         return true;
     /* Of a layout with tags, the directory itself shows one of them. */
     owner = gf_run_slot(run, step->dir);
-    return !owner || gf_run_try(run, owner, NULL) ||
-           strcmp(gf_snapshot_info(owner->snapshot)->tag, step->tag) != 0;
+    return !owner || gf_run_known(run, owner, NULL) || !owner->tag ||
+           strcmp(owner->tag, step->tag) != 0;
 }
 
 /* ---- slots ---- */
@@ -249,6 +347,7 @@ static void free_slots(struct gf_slot *slots, struct gf_slot **order, size_t n)
         if (slots[i].snapshot)
             gf_snapshot_unchanged(slots[i].snapshot);
         gf_snapshot_free(slots[i].snapshot);
+        free(slots[i].tag);
     }
     free(slots);
     free(order);
@@ -340,8 +439,12 @@ static bool inherit(struct gf_slot *slot, struct gf_slot *old, bool side_changed
     *slot = *old;
     slot->step = a;
     old->snapshot = NULL;
-    if (side_changed && slot->state == GF_SLOT_GOOD && *a->path)
-        slot->state = GF_SLOT_UNTRIED;
+    old->tag = NULL;
+    if (side_changed && *a->path) {
+        slot->opening = 0; /* what is being opened may have the old ones */
+        if (slot->state == GF_SLOT_GOOD)
+            slot->state = GF_SLOT_UNTRIED;
+    }
     return true;
 }
 
@@ -397,7 +500,7 @@ int gf_run_update(struct gf_run *run, bool *ret_changed, struct gf_err *err)
 
 static bool is_changed(struct gf_run *run, struct gf_slot *slot)
 {
-    return print_of(run, slot) != slot->print ||
+    return print_of(run, slot->step, slot->deep) != slot->print ||
            (slot->snapshot && !gf_snapshot_unchanged(slot->snapshot));
 }
 
@@ -445,16 +548,16 @@ static bool refresh_root(struct gf_run *run)
     pthread_mutex_unlock(&run->lock);
     /* One that could not be opened is tried again when its files look different, or after a
      * while: parsing it each second would never rest. */
-    if (!root || (root->deep && print_of(run, root) == root->print &&
+    if (!root || (root->deep && print_of(run, root->step, root->deep) == root->print &&
                   ++run->root_waits % ROOT_RETRY))
         return changed;
-    root->print = print_of(run, root);
+    root->print = print_of(run, root->step, root->deep);
     root->deep = open_snapshot(run, root->step, &fresh, &why) != 0;
     if (root->deep)
         return false;
     pthread_mutex_lock(&run->lock);
     changed = gf_snapshot_info(root->snapshot)->id != gf_snapshot_info(fresh)->id;
-    take_snapshot(root, fresh);
+    changed &= take_snapshot(root, fresh) == 0;
     pthread_mutex_unlock(&run->lock);
     return changed;
 }
@@ -463,6 +566,8 @@ bool gf_run_poll(struct gf_run *run)
 {
     bool changed = false;
 
+    if (run->live)
+        return gf_live_poll(run->live);
     if (!run->alone && gf_steps_stale(run->dir, &run->steps))
         gf_run_update(run, &changed, NULL);
     changed |= refresh_root(run);

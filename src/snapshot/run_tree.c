@@ -29,8 +29,10 @@ char *gf_run_latest(struct gf_run *run)
         struct gf_slot *slot = run->order[i];
 
         if (gf_run_at_home(run, slot->step) && gf_run_shown(run, slot) &&
-            !gf_run_try(run, slot, NULL))
+            !gf_run_known(run, slot, NULL))
             return strndup(slot->step->path, slot->step->head);
+        if (run->want)
+            break;
     }
     return NULL;
 }
@@ -49,7 +51,7 @@ char *gf_run_best(struct gf_run *run)
         run->best_of = gf_take(&latest);
     }
     slot = run->best ? gf_run_slot(run, run->best) : NULL;
-    return slot && !gf_run_try(run, slot, NULL) ? strdup(run->best) : NULL;
+    return slot && !gf_run_known(run, slot, NULL) ? strdup(run->best) : NULL;
 }
 
 static bool leads_to_one(struct gf_run *run, const char *dir)
@@ -131,8 +133,8 @@ static int add_slot(struct gf_run *run, struct list *list, struct gf_slot *slot,
     entry->has_step = step->has_number;
     entry->step = step->number;
     if (!shown)
-        snprintf(entry->why, sizeof(entry->why), "%s",
-                 step->complete ? slot->why : step->why);
+        snprintf(entry->why, sizeof(entry->why), "%.*s", GF_WHY - 1,
+                 step->complete ? slot->why.text : step->why);
     return 0;
 }
 
@@ -170,11 +172,18 @@ static int list_slots(struct gf_run *run, const char *dir, struct list *list,
 /* What looks finished is opened, to show only what can be served. */
 static void try_newest(struct gf_run *run)
 {
-    time_t end = time(NULL) + EAGER_SECONDS;
-
-    for (size_t i = 0; i < GF_MIN(run->n, (size_t)EAGER) && time(NULL) <= end; i++)
+    for (size_t i = 0; i < GF_MIN(run->n, (size_t)EAGER) && !run->want; i++)
         if (run->order[i]->state == GF_SLOT_UNTRIED && gf_run_shown(run, run->order[i]))
-            gf_run_try(run, run->order[i], NULL);
+            gf_run_known(run, run->order[i], NULL);
+}
+
+static bool is_over(const struct timespec *end)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec > end->tv_sec ||
+           (now.tv_sec == end->tv_sec && now.tv_nsec >= end->tv_nsec);
 }
 
 static int entry_order(const void *a, const void *b)
@@ -187,13 +196,28 @@ int gf_run_entries(struct gf_run *run, const char *dir, struct gf_run_entry **re
                    size_t *ret_n, struct gf_err *err)
 {
     struct list list = { 0 };
-    int r = 0;
+    struct timespec end;
+    bool eager = true;
+    int r;
 
+    if (run->live)
+        return gf_live_entries(run->live, dir, ret, ret_n, err);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += EAGER_SECONDS;
     pthread_mutex_lock(&run->lock);
-    if (has_entries(run)) {
-        try_newest(run);
-        r = list_slots(run, dir, &list, err);
-    }
+    do {
+        gf_run_entries_free(list.at.at, list.at.n);
+        list = (struct list){ 0 };
+        r = 0;
+        if (!has_entries(run))
+            break;
+        if ((eager = eager && !is_over(&end)))
+            try_newest(run);
+        run->hasty = !eager;
+        if (!run->want)
+            r = list_slots(run, dir, &list, err);
+        run->hasty = false;
+    } while (gf_run_again(run, eager ? &end : NULL, &r, err));
     pthread_mutex_unlock(&run->lock);
     if (r) {
         gf_run_entries_free(list.at.at, list.at.n);
@@ -217,32 +241,44 @@ void gf_run_entries_free(struct gf_run_entry *entries, size_t n)
 
 /* ---- look-ups ---- */
 
+static int look(struct gf_run *run, const char *path, enum gf_run_kind *ret,
+                char **ret_target, struct gf_err *err)
+{
+    struct gf_slot *slot = has_entries(run) ? gf_run_slot(run, path) : NULL;
+    char *target;
+    int r;
+
+    if (slot) {
+        r = gf_run_shown(run, slot) ? gf_run_known(run, slot, err) : -ENOENT;
+        *ret = GF_RUN_CHECKPOINT;
+        return r ? -ENOENT : 0;
+    }
+    target = link_target(run, path);
+    if (target) {
+        *ret = GF_RUN_LINK;
+        *ret_target = target;
+        return 0;
+    }
+    *ret = GF_RUN_DIR;
+    return has_entries(run) && leads_to_one(run, path) ? 0 : -ENOENT;
+}
+
 int gf_run_look(struct gf_run *run, const char *path, enum gf_run_kind *ret,
                 char **ret_target, struct gf_err *err)
 {
-    struct gf_slot *slot;
-    char *target;
-    int r = 0;
+    GF_AUTO_MEM char *target = NULL;
+    int r;
 
+    if (run->live)
+        return gf_live_look(run->live, path, ret);
     pthread_mutex_lock(&run->lock);
-    slot = has_entries(run) ? gf_run_slot(run, path) : NULL;
-    if (slot) {
-        r = gf_run_shown(run, slot) ? gf_run_try(run, slot, err) : -ENOENT;
-        if (r && r != -ENOMEM)
-            r = -ENOENT;
-        *ret = GF_RUN_CHECKPOINT;
-    } else if ((target = link_target(run, path))) {
-        *ret = GF_RUN_LINK;
-        if (ret_target)
-            *ret_target = target;
-        else
-            free(target);
-    } else if (has_entries(run) && leads_to_one(run, path)) {
-        *ret = GF_RUN_DIR;
-    } else {
-        r = -ENOENT;
-    }
+    do {
+        free(gf_take(&target));
+        r = look(run, path, ret, &target, err);
+    } while (gf_run_again(run, NULL, &r, err));
     pthread_mutex_unlock(&run->lock);
+    if (!r && target && ret_target)
+        *ret_target = gf_take(&target);
     return r;
 }
 
@@ -276,8 +312,10 @@ static int no_latest(struct gf_run *run, struct gf_err *err)
     for (size_t i = 0; i < run->n; i++) {
         struct gf_slot *slot = run->order[i];
 
-        if (gf_run_at_home(run, slot->step) && gf_run_try(run, slot, err))
-            return gf_wrap(err, "'%s': no finished checkpoint", run->source);
+        if (!gf_run_at_home(run, slot->step) || !gf_run_known(run, slot, err))
+            continue;
+        return run->want ? -EAGAIN
+                         : gf_wrap(err, "'%s': no finished checkpoint", run->source);
     }
     return gf_fail(err, EINVAL,
                    "'%s': no single newest step in it: choose a checkpoint with step=, "
@@ -285,30 +323,50 @@ static int no_latest(struct gf_run *run, struct gf_err *err)
                    run->source, run->slots[0].step->path);
 }
 
+static int default_slot(struct gf_run *run, struct gf_slot **ret, struct gf_err *err)
+{
+    struct gf_slot *slot = gf_run_slot(run, "");
+    GF_AUTO_MEM char *path = slot ? NULL : gf_run_latest(run);
+    int r = 0;
+
+    if (path) {
+        slot = gf_run_slot(run, path);
+        r = slot ? 0 : only_below(run, path, &slot, err);
+    } else if (!slot && !run->want) {
+        r = run->n ? no_latest(run, err)
+                   : gf_fail(err, ENOENT, "'%s': no checkpoint in it", run->source);
+    }
+    if (r || run->want)
+        return r;
+    *ret = slot;
+    return gf_run_try(run, slot, err);
+}
+
 int gf_run_default(struct gf_run *run, struct gf_snapshot **ret, char **ret_path,
                    struct gf_err *err)
 {
-    GF_AUTO_MEM char *path = NULL;
-    struct gf_slot *slot;
-    int r = 0;
+    struct gf_slot *slot = NULL;
+    char *path;
+    int r;
 
-    pthread_mutex_lock(&run->lock);
-    slot = gf_run_slot(run, "");
-    if (!slot && (path = gf_run_latest(run))) {
-        slot = gf_run_slot(run, path);
-        r = slot ? 0 : only_below(run, path, &slot, err);
+    if (run->live) {
+        path = strdup("");
+        r = path ? gf_live_snapshot(run->live, "", ret, err) : gf_nomem(err);
+        if (r)
+            free(path);
+        else
+            *ret_path = path;
+        return r;
     }
-    if (!slot && !r)
-        r = run->n ? no_latest(run, err)
-                   : gf_fail(err, ENOENT, "'%s': no checkpoint in it", run->source);
-    if (!r)
-        r = gf_run_try(run, slot, err);
+    pthread_mutex_lock(&run->lock);
+    do
+        r = default_slot(run, &slot, err);
+    while (gf_run_again(run, NULL, &r, err));
     if (!r) {
-        char *copy = strdup(slot->step->path);
-
-        if (copy) {
+        path = strdup(slot->step->path);
+        if (path) {
             *ret = gf_snapshot_ref(slot->snapshot);
-            *ret_path = copy;
+            *ret_path = path;
         } else {
             r = gf_nomem(err);
         }
@@ -329,10 +387,13 @@ static int find_in(struct gf_snapshot *snapshot, const char *path,
 
     if (slash && !view)
         return -ENOMEM;
-    r = gf_snapshot_dir(snapshot, view, &dir, NULL);
+    /* PATH as a whole first: the default view may have a directory in it. */
+    r = gf_snapshot_dir(snapshot, NULL, &dir, NULL);
+    file = r ? NULL : gf_vdir_find(dir, path);
+    if (!file && !(r = gf_snapshot_dir(snapshot, view, &dir, NULL)))
+        file = gf_vdir_find(dir, slash ? slash + 1 : path);
     if (r)
         return r;
-    file = gf_vdir_find(dir, slash ? slash + 1 : path);
     if (!file)
         return -ENOENT;
     *ret_dir = dir;

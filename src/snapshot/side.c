@@ -61,9 +61,28 @@ static bool ends(const char *name, const char *suffix)
     return n > k && strcmp(name + n - k, suffix) == 0;
 }
 
+static bool is_chat_template(const char *name)
+{
+    static const char front[] = GF_CHAT_TEMPLATES "/";
+
+    return strncmp(name, front, sizeof(front) - 1) == 0 && ends(name, ".jinja");
+}
+
 static bool is_tokenizer(const char *name)
 {
-    return in(name, tokenizer_names, GF_COUNT(tokenizer_names)) || ends(name, ".tiktoken");
+    return is_chat_template(name) || in(name, tokenizer_names, GF_COUNT(tokenizer_names)) ||
+           ends(name, ".tiktoken");
+}
+
+/* What a tokenizer is made of; the rest of its files only adds to it. */
+static bool is_vocabulary(const char *name)
+{
+    static const char *const names[] = {
+        "sentencepiece.bpe.model", "spiece.model", "tekken.json", "tokenizer.json",
+        "tokenizer.model",         "vocab.json",   "vocab.txt",
+    };
+
+    return in(name, names, GF_COUNT(names)) || ends(name, ".tiktoken");
 }
 
 static bool is_code(const char *name)
@@ -89,7 +108,7 @@ static bool have(const struct gf_side *side, const char *name)
 static int add(struct gf_side *side, const char *name, struct gf_source *src,
                struct gf_err *err)
 {
-    struct gf_side_file file = { strdup(name), (uint32_t)side->sources.n };
+    struct gf_side_file file = { strdup(name), (uint32_t)side->sources.n, false };
 
     if (!file.name || gf_vec_push(&side->sources, src, UINT32_MAX - 1)) {
         free(file.name);
@@ -103,7 +122,7 @@ static int add(struct gf_side *side, const char *name, struct gf_source *src,
     return 0;
 }
 
-/* The file `name` of directory `path`, unless there is one of that name already. */
+/* The file `name` of directory `path`. */
 static int add_path(struct gf_side *side, struct gf_dir *dir, const char *path,
                     const char *name, struct gf_err *err)
 {
@@ -111,8 +130,6 @@ static int add_path(struct gf_side *side, struct gf_dir *dir, const char *path,
     struct gf_source *src;
     int r;
 
-    if (have(side, name))
-        return 0;
     if (asprintf(&full, "%s%s%s", path, *path ? "/" : "", name) < 0) {
         full = NULL;
         return gf_nomem(err);
@@ -131,6 +148,20 @@ static bool is_there(struct gf_dir *dir, const char *path, const char *name)
     return full && !gf_dir_stat(dir, full, &entry) && !entry.is_dir;
 }
 
+/* Files of one tokenizer belong together: behind the first directory that has one no other
+ * directory's are taken. */
+static bool takes(const struct gf_side *side, bool (*wanted)(const char *name),
+                  const char *name)
+{
+    return wanted(name) && !(side->tokenizer && is_tokenizer(name)) && !have(side, name);
+}
+
+static void close_tokenizer(struct gf_side *side)
+{
+    for (size_t i = 0; i < side->files.n; i++)
+        side->tokenizer |= is_vocabulary(side->files.at[i].name);
+}
+
 /* The files of one directory by their names: it need not be listed, and a run's may be long. */
 static int collect_known(struct gf_side *side, struct gf_dir *dir, const char *path,
                          bool (*wanted)(const char *name), struct gf_err *err)
@@ -141,9 +172,41 @@ static int collect_known(struct gf_side *side, struct gf_dir *dir, const char *p
     for (size_t i = 0; i < n + GF_COUNT(other_names) && !r; i++) {
         const char *name = i < n ? tokenizer_names[i] : other_names[i - n];
 
-        if (wanted(name) && !have(side, name) && is_there(dir, path, name))
+        if (takes(side, wanted, name) && is_there(dir, path, name))
             r = add_path(side, dir, path, name, err);
     }
+    close_tokenizer(side);
+    return r;
+}
+
+/* The chat templates in a directory below `path`. */
+static int collect_templates(struct gf_side *side, struct gf_dir *dir, const char *path,
+                             bool (*wanted)(const char *name), struct gf_err *err)
+{
+    struct gf_dir_listing listing = { 0 };
+    GF_AUTO_MEM char *folder = NULL;
+    int r = 0;
+
+    if (asprintf(&folder, "%s%s" GF_CHAT_TEMPLATES, path, *path ? "/" : "") < 0) {
+        folder = NULL;
+        return gf_nomem(err);
+    }
+    if (gf_dir_list(dir, folder, &listing, NULL))
+        return 0;
+    for (size_t i = 0; i < listing.n && !r; i++) {
+        char *name;
+
+        if (listing.at[i].is_dir)
+            continue;
+        if (asprintf(&name, GF_CHAT_TEMPLATES "/%s", listing.at[i].name) < 0) {
+            r = gf_nomem(err);
+            break;
+        }
+        if (takes(side, wanted, name))
+            r = add_path(side, dir, path, name, err);
+        free(name);
+    }
+    gf_dir_listing_free(&listing);
     return r;
 }
 
@@ -164,9 +227,12 @@ static int collect(struct gf_side *side, struct gf_dir *dir, const char *path,
     for (size_t i = 0; i < listing.n && !r; i++) {
         const char *name = listing.at[i].name;
 
-        if (!listing.at[i].is_dir && wanted(name) && (model || !is_code(name)))
+        if (listing.at[i].is_dir && strcmp(name, GF_CHAT_TEMPLATES) == 0)
+            r = collect_templates(side, dir, path, wanted, err);
+        if (!listing.at[i].is_dir && takes(side, wanted, name) && (model || !is_code(name)))
             r = add_path(side, dir, path, name, err);
     }
+    close_tokenizer(side);
     gf_dir_listing_free(&listing);
     return r;
 }
@@ -255,35 +321,42 @@ static int by_name(const void *a, const void *b)
                   ((const struct gf_side_file *)b)->name);
 }
 
+static int parse_source(struct gf_source *src, const char *name,
+                        const struct gf_limits *limits, char **ret_text, size_t *ret_len,
+                        struct gf_json **ret, struct gf_err *err)
+{
+    GF_AUTO_MEM char *text = NULL;
+    GF_AUTO(gf_json) json = NULL;
+    int r;
+
+    if (src->size > limits->json_bytes)
+        return gf_fail(err, GF_EBAD, "'%s': too large for a %s", src->name, name);
+    text = malloc(src->size + 1);
+    if (!text)
+        return gf_nomem(err);
+    r = gf_source_read_err(src, text, src->size, 0, err);
+    text[src->size] = '\0';
+    if (!r)
+        r = gf_json_parse(src->name, text, src->size, limits, &json, err);
+    if (!r && !gf_json_is_object(json))
+        r = gf_fail(err, GF_EBAD, "'%s': not a JSON object", src->name);
+    if (r)
+        return r;
+    *ret_len = src->size;
+    *ret_text = gf_take(&text);
+    *ret = gf_take(&json);
+    return 0;
+}
+
 /* The text of a file, parsed, if there is one of that name. */
 static int load_json(const struct gf_side *side, const char *name,
                      const struct gf_limits *limits, char **ret_text, size_t *ret_len,
                      struct gf_json **ret, struct gf_err *err)
 {
-    for (size_t i = 0; i < side->files.n; i++) {
-        struct gf_source *src = side->sources.at[side->files.at[i].source];
-        GF_AUTO_MEM char *text = NULL;
-        int r;
-
-        if (strcmp(side->files.at[i].name, name) != 0)
-            continue;
-        if (src->size > limits->json_bytes)
-            return gf_fail(err, GF_EBAD, "'%s': too large for a %s", src->name, name);
-        text = malloc(src->size + 1);
-        if (!text)
-            return gf_nomem(err);
-        r = gf_source_read_err(src, text, src->size, 0, err);
-        text[src->size] = '\0';
-        if (!r)
-            r = gf_json_parse(src->name, text, src->size, limits, ret, err);
-        if (!r && !gf_json_is_object(*ret))
-            r = gf_fail(err, GF_EBAD, "'%s': not a JSON object", src->name);
-        if (r)
-            return r;
-        *ret_len = src->size;
-        *ret_text = gf_take(&text);
-        return 0;
-    }
+    for (size_t i = 0; i < side->files.n; i++)
+        if (strcmp(side->files.at[i].name, name) == 0)
+            return parse_source(side->sources.at[side->files.at[i].source], name, limits,
+                                ret_text, ret_len, ret, err);
     return 0;
 }
 
@@ -321,6 +394,18 @@ static int collect_above(struct gf_side *side, struct gf_dir *dir,
     return r;
 }
 
+/* What a base model has: no adapter. */
+static bool is_models(const char *name)
+{
+    return strcmp(name, "adapter_config.json") != 0 && gf_side_is_wanted(name);
+}
+
+static void mark_base(struct gf_side *side, size_t first)
+{
+    for (size_t i = first; i < side->files.n; i++)
+        side->files.at[i].base = true;
+}
+
 static int search(struct gf_dir *dir, const char *layout, const struct gf_found *found,
                   const struct gf_options *opt, struct gf_side *side, struct gf_err *err)
 {
@@ -349,8 +434,12 @@ static int search(struct gf_dir *dir, const char *layout, const struct gf_found 
     }
     if (!r && !*layout)
         r = collect_above(side, dir, found, opt, err);
-    if (!r && opt->base)
-        r = collect_option(side, "base", opt->base, opt, gf_side_is_wanted, err);
+    if (!r && opt->base) {
+        size_t before = side->files.n;
+
+        r = collect_option(side, "base", opt->base, opt, is_models, err);
+        mark_base(side, before);
+    }
     return r;
 }
 
@@ -377,8 +466,87 @@ int gf_side_find(struct gf_dir *dir, const char *base, const struct gf_found *fo
     return 0;
 }
 
+int gf_side_supply(struct gf_side *side, struct gf_dir *dir, const struct gf_options *opt,
+                   struct gf_err *err)
+{
+    size_t before = side->files.n;
+    int r = collect_checkpoint(side, dir, "", is_models, err);
+
+    mark_base(side, before);
+    if (side->files.n)
+        qsort(side->files.at, side->files.n, sizeof(*side->files.at), by_name);
+    if (!r && !side->config)
+        r = load_json(side, "config.json", opt->limits, &side->config_text,
+                      &side->config_len, &side->config, err);
+    return r;
+}
+
+const struct gf_side_adapter *gf_side_adapter_find(const struct gf_side *side,
+                                                   const char *name)
+{
+    for (size_t i = 0; i < side->adapters.n; i++)
+        if (strcmp(side->adapters.at[i].name, name) == 0)
+            return &side->adapters.at[i];
+    return NULL;
+}
+
+static void adapter_done(struct gf_side_adapter *adapter)
+{
+    free(adapter->name);
+    free(adapter->text);
+    gf_json_free(adapter->config);
+}
+
+static int add_adapter(struct gf_side *side, struct gf_dir *dir, const char *path,
+                       const char *name, const struct gf_options *opt, struct gf_err *err)
+{
+    struct gf_side_adapter adapter = { .source = (uint32_t)side->sources.n };
+    struct gf_source *src;
+    int r = gf_dir_open(dir, path, &src, err);
+
+    if (r)
+        return r;
+    if (gf_vec_push(&side->sources, src, UINT32_MAX - 1)) {
+        gf_source_free(src);
+        return gf_nomem(err);
+    }
+    r = parse_source(src, "adapter_config.json", opt->limits, &adapter.text, &adapter.len,
+                     &adapter.config, err);
+    if (!r && !(adapter.name = strdup(name)))
+        r = gf_nomem(err);
+    if (!r && gf_vec_push(&side->adapters, adapter, UINT32_MAX - 1))
+        r = gf_nomem(err);
+    if (r)
+        adapter_done(&adapter);
+    return r;
+}
+
+int gf_side_adapter(struct gf_side *side, struct gf_dir *dir, const char *base,
+                    const struct gf_found *found, const char *name,
+                    const struct gf_options *opt, struct gf_err *err)
+{
+    const char *places[] = { found->base, "" };
+
+    for (size_t i = 0; i < GF_COUNT(places); i++) {
+        GF_AUTO_MEM char *path = NULL;
+        struct gf_dir_entry entry;
+
+        if (asprintf(&path, "%s%s%s%s%s/adapter_config.json", base, *base ? "/" : "",
+                     places[i], *places[i] ? "/" : "", name) < 0) {
+            path = NULL;
+            return gf_nomem(err);
+        }
+        if (gf_path_is_inside(path) && !gf_dir_stat(dir, path, &entry) && !entry.is_dir)
+            return add_adapter(side, dir, path, name, opt, err);
+    }
+    return 0;
+}
+
 void gf_side_done(struct gf_side *side)
 {
+    for (size_t i = 0; i < side->adapters.n; i++)
+        adapter_done(&side->adapters.at[i]);
+    gf_vec_free(&side->adapters);
     for (size_t i = 0; i < side->files.n; i++)
         free(side->files.at[i].name);
     for (size_t i = 0; i < side->sources.n; i++)

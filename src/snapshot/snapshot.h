@@ -10,9 +10,11 @@
 #ifndef GF_SNAPSHOT_SNAPSHOT_H
 #define GF_SNAPSHOT_SNAPSHOT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 
 #include "base/auto.h"
@@ -41,12 +43,16 @@ struct gf_vdir {
     const struct gf_vfile *files; /* sorted by name */
     size_t n;
     struct gf_view *view; /* owned by the snapshot */
+    const char *warning;  /* from_pretrained() would not load it as it is; or NULL */
+    /* The one directory in it, or NULL: `files` has what it holds as 'DIR/FILE', sub->files
+     * the same as 'FILE'. */
+    const struct gf_vdir *sub;
     struct gf_gather gather;
 };
 
 struct gf_snapshot_info {
     const char *format, *detail, *tag, *why;
-    bool has_step;
+    atomic_bool has_step; /* of a live job only once the snapshot was entered */
     uint64_t step;
     enum gf_complete complete;
     int64_t mtime_ns;
@@ -98,6 +104,14 @@ bool gf_snapshot_unchanged(struct gf_snapshot *snapshot);
 /* Pins all sources: they stay readable when their files are deleted. Counted. */
 int gf_snapshot_pin(struct gf_snapshot *snapshot, struct gf_err *err);
 void gf_snapshot_unpin(struct gf_snapshot *snapshot);
+
+/* A file with weights is read by process `reader` (0: nobody in particular), until _leave().
+ * This is when the snapshot of a live job gets its step, and while the process keeps it; on
+ * disk nothing happens. May wait as long as timeout= says, or until gave_up(ctx) (may be NULL).
+ * ESTALE without text: look again. */
+int gf_snapshot_enter(struct gf_snapshot *snapshot, pid_t reader,
+                      bool (*gave_up)(void *ctx), void *ctx, struct gf_err *err);
+void gf_snapshot_leave(struct gf_snapshot *snapshot, pid_t reader);
 
 /* The bytes. Short only at the end of the file: *ret_len tells. -EIO, -ESTALE, -ENOMEM with
  * *fault filled (may be NULL). The same function serves mount, export, cat and verify. */

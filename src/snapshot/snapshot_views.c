@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * snapshot_views.c - views as directories: weights and side files, built as they are asked
- * for; which one is at the root, and which are listed.
+ * for.
  *
  * Lock: snapshot->lock guards the list of built directories. What the list points at is
  * immutable, and lives as long as the snapshot.
@@ -12,9 +12,12 @@
 
 #include "base/math.h"
 #include "base/strmap.h"
+#include "base/text.h"
+#include "catalog/names.h"
 #include "image/config_out.h"
 #include "image/weights.h"
 #include "snapshot/snapshot_int.h"
+#include "view/fit.h"
 
 void gf_built_free(struct gf_built *b)
 {
@@ -22,7 +25,9 @@ void gf_built_free(struct gf_built *b)
         gf_image_free(b->images[i]);
     free(b->images);
     free(b->files);
+    free(b->sub_files);
     gf_view_free(b->view);
+    free(b->warning);
     free(b);
 }
 
@@ -83,15 +88,56 @@ static int config_image(const struct gf_snapshot *s, const struct gf_view *view,
 /* Adapter and full weights never stand in one directory: beside config.json transformers
  * looks for full weights, beside adapter_config.json it applies an adapter. And names that do
  * not fit config.json would load as silent random weights. */
-static bool belongs(const struct gf_built *b, const char *name)
+static bool belongs(const struct gf_built *b, const struct gf_side_file *file)
 {
-    if (strcmp(name, "adapter_config.json") == 0)
-        return b->adapter;
-    if (strcmp(name, "config.json") == 0)
+    if (strcmp(file->name, "adapter_config.json") == 0)
+        return false; /* add_adapter_config() */
+    if (strcmp(file->name, "config.json") == 0 ||
+        strcmp(file->name, "generation_config.json") == 0)
         return b->fits && !b->adapter;
-    if (strcmp(name, "generation_config.json") == 0)
-        return !b->adapter;
-    return true;
+    return !b->adapter || !file->base;
+}
+
+/* With another base_model_name_or_path, all else as it is. */
+static int rename_base(const struct gf_snapshot *s, const char *text, size_t len,
+                       struct gf_image *image, struct gf_err *err)
+{
+    struct gf_text name = { 0 };
+    GF_AUTO_MEM char *value = NULL;
+    GF_AUTO_MEM char *edited = NULL;
+    size_t edited_len;
+    int r;
+
+    gf_text_json(&name, s->opt->base_name);
+    value = gf_text_take(&name, NULL);
+    if (!value)
+        return gf_nomem(err);
+    r = gf_json_edit(text, len, "base_model_name_or_path", value, &edited, &edited_len,
+                     err);
+    return r ? r : gf_image_add_bytes(image, edited, edited_len, err);
+}
+
+static int add_adapter_config(const struct gf_snapshot *s, struct gf_built *b,
+                              struct gf_err *err)
+{
+    const char *text = b->own ? b->own->text : s->side.adapter_text;
+    size_t len = b->own ? b->own->len : s->side.adapter_len;
+    uint32_t source = b->own ? b->own->source : 0;
+    GF_AUTO(gf_image) image = NULL;
+    int r;
+
+    if (!b->adapter || !text)
+        return 0;
+    for (size_t i = 0; i < s->side.files.n && !b->own; i++)
+        if (strcmp(s->side.files.at[i].name, "adapter_config.json") == 0)
+            source = s->side.files.at[i].source;
+    r = gf_image_new("adapter_config.json", &image, err);
+    if (!r)
+        r = s->opt->base_name ? rename_base(s, text, len, image, err)
+                              : gf_image_add_source(image, source, 0, len, err);
+    if (!r)
+        r = gf_image_seal(image, err);
+    return r ? r : add_image(b, gf_take(&image), false, err);
 }
 
 static int add_side(const struct gf_snapshot *s, struct gf_built *b, struct gf_err *err)
@@ -103,7 +149,7 @@ static int add_side(const struct gf_snapshot *s, struct gf_built *b, struct gf_e
         GF_AUTO(gf_image) image = NULL;
         int r;
 
-        if (!belongs(b, file->name))
+        if (!belongs(b, file))
             continue;
         r = gf_image_new(file->name, &image, err);
         if (!r)
@@ -116,7 +162,7 @@ static int add_side(const struct gf_snapshot *s, struct gf_built *b, struct gf_e
         if (r)
             return r;
     }
-    return 0;
+    return add_adapter_config(s, b, err);
 }
 
 #define SAMPLES 64
@@ -166,54 +212,193 @@ static uint64_t ino_of(const struct gf_snapshot *s, const char *view, const char
     return h > 1 ? h : 2;
 }
 
-/* Of a composite's models, config.json describes the one that has its input embedding. */
-static bool has_embedding(const struct gf_view *view, const struct gf_json *config)
+/* Heads alone are no model of config.json's. */
+static bool heads_alone(const struct gf_view *view)
 {
-    const struct gf_json *text = gf_json_get(config, "text_config");
-    uint64_t rows = 0, columns = 0;
+    size_t n = 0;
 
-    if (!gf_json_u64(gf_json_get(config, "vocab_size"), &rows))
-        gf_json_u64(gf_json_get(text, "vocab_size"), &rows);
-    if (!gf_json_u64(gf_json_get(config, "hidden_size"), &columns) &&
-        !gf_json_u64(gf_json_get(config, "n_embd"), &columns))
-        gf_json_u64(gf_json_get(text, "hidden_size"), &columns);
-    for (size_t i = 0; i < view->n; i++) {
-        struct gf_shape shape = view->outputs[i].shape;
-
-        if (shape.rank == 2 && shape.dims[0] == rows && shape.dims[1] == columns)
-            return true;
-    }
-    return false;
+    while (n < view->n && gf_name_is_head(view->outputs[n].name))
+        n++;
+    return n == view->n;
 }
 
-/* Views of the whole model: config.json goes with them, but for `raw` on anything that is
- * not plain. */
-static bool is_whole(const struct gf_snapshot *s, const char *name)
+static enum gf_fit fit_of(const struct gf_snapshot *s, const struct gf_view *view,
+                          char why[static GF_FIT_WHY])
 {
-    bool plain = s->kind == GF_STATE_PLAIN;
-
-    return (plain && strcmp(name, "full") == 0) || (plain && strcmp(name, "raw") == 0) ||
-           (s->kind == GF_STATE_PEFT && strcmp(name, "base") == 0);
+    return gf_fit_view(view, s->side.config, s->found.template, why);
 }
 
-/* The view, and whether config.json goes with it: of components, with the one it describes. */
-static int build_view(struct gf_snapshot *s, struct gf_view_spec *spec, struct gf_built *b,
-                      struct gf_err *err)
+/* The whole model, under names that are its own: config.json goes with it. */
+static int build_whole(const struct gf_snapshot *s, const struct gf_view_spec *spec,
+                       struct gf_built *b, struct gf_err *err)
 {
-    int r = -GF_EINCOMPLETE;
+    char why[GF_FIT_WHY];
+    int r = gf_view_build(spec, &b->view, err);
 
-    b->adapter = s->kind == GF_STATE_PEFT && strcmp(spec->name, "adapter") == 0;
-    b->fits = is_whole(s, spec->name);
-    if (b->fits || b->adapter || !spec->config)
-        return gf_view_build(spec, &b->view, err);
-    if (strcmp(spec->name, "raw") != 0)
-        r = gf_view_build(spec, &b->view, err);
-    b->fits = !r && has_embedding(b->view, spec->config);
-    if (b->fits || (r && r != -GF_EINCOMPLETE))
+    if (r)
         return r;
+    b->fits = !heads_alone(b->view);
+    b->fit = fit_of(s, b->view, why);
+    if (b->view->scores)
+        snprintf(why, sizeof(why),
+                 "a scoring head is there and no output head: from_pretrained() of "
+                 "config.json's "
+                 "class would give it a random one (AutoModelForSequenceClassification "
+                 "does not)");
+    if ((b->fit == GF_FIT_NO || b->view->scores) && b->fits && s->side.config &&
+        !(b->warning = strdup(why)))
+        return gf_nomem(err);
+    return 0;
+}
+
+/* Names as stored: config.json goes with them if that is harmless. */
+static int build_raw(const struct gf_snapshot *s, const struct gf_view_spec *spec,
+                     struct gf_built *b, struct gf_err *err)
+{
+    char why[GF_FIT_WHY];
+    int r = gf_view_build(spec, &b->view, err);
+
+    if (r)
+        return r;
+    b->fit = fit_of(s, b->view, why);
+    b->fits = s->kind == GF_STATE_PLAIN && b->fit != GF_FIT_NO && !heads_alone(b->view);
+    return 0;
+}
+
+/* Is a layer missing, as config.json says? Then the component fits it, and is incomplete. */
+static bool lacks_layer(const struct gf_snapshot *s, const struct gf_view_spec *spec)
+{
+    struct gf_view_spec partial = *spec;
+    GF_AUTO(gf_view) view = NULL;
+    char why[GF_FIT_WHY];
+
+    partial.partial = true;
+    return !spec->partial && !gf_view_build(&partial, &view, NULL) &&
+           fit_of(s, view, why) > GF_FIT_UNKNOWN;
+}
+
+/* One of several models: config.json goes with those that it fits. */
+static int build_component(const struct gf_snapshot *s, struct gf_view_spec *spec,
+                           struct gf_built *b, struct gf_err *err)
+{
+    char why[GF_FIT_WHY];
+    int r;
+
+    if (gf_component_is_head(spec->name))
+        spec->config = NULL;
+    r = gf_view_build(spec, &b->view, err);
+    if (!spec->config || (r && r != -GF_EINCOMPLETE))
+        return r;
+    if (r && lacks_layer(s, spec))
+        return r;
+    if (!r) {
+        b->fit = fit_of(s, b->view, why);
+        b->fits = b->fit > GF_FIT_UNKNOWN;
+        if (b->fits)
+            return 0;
+    }
     gf_view_free(gf_take(&b->view));
     spec->config = NULL;
     return gf_view_build(spec, &b->view, err);
+}
+
+/* adapter, full, and those of one adapter by name. */
+static bool is_peft_view(const struct gf_snapshot *s, const char *name)
+{
+    return s->kind == GF_STATE_PEFT &&
+           (gf_adapter_is_view(name, "adapter") || gf_adapter_is_view(name, "full"));
+}
+
+/* The adapter_config.json of the adapter that the view is about, if that has one of its own. */
+static const struct gf_side_adapter *own_adapter(const struct gf_snapshot *s,
+                                                 const char *name)
+{
+    char adapter[GF_ADAPTER_NAME];
+
+    if (!is_peft_view(s, name) || gf_adapter_choose(s->found.catalog, name, adapter, NULL))
+        return NULL;
+    return gf_side_adapter_find(&s->side, adapter);
+}
+
+static int build_view(const struct gf_snapshot *s, struct gf_view_spec *spec,
+                      struct gf_built *b, struct gf_err *err)
+{
+    bool peft = s->kind == GF_STATE_PEFT;
+
+    b->fit = GF_FIT_UNKNOWN;
+    if (spec->component ||
+        (!gf_view_is_reserved(spec->name) && !is_peft_view(s, spec->name)))
+        return build_component(s, spec, b, err);
+    if (strcmp(spec->name, "raw") == 0)
+        return build_raw(s, spec, b, err);
+    if (s->kind == GF_STATE_COMPOSITE)
+        return gf_fail(err, ENOENT,
+                       "no view '%s': several models are in it, each is a view of its own",
+                       spec->name);
+    b->adapter = peft && gf_adapter_is_view(spec->name, "adapter");
+    return b->adapter ? gf_view_build(spec, &b->view, err) : build_whole(s, spec, b, err);
+}
+
+/* Tensors of the model that this layout left out on purpose, and that this view would need. */
+static const char *left_out(const struct gf_snapshot *s, const struct gf_view_spec *spec,
+                            size_t *ret_n)
+{
+    bool peft = !spec->component && s->kind == GF_STATE_PEFT &&
+                (strcmp(spec->name, "base") == 0 || gf_adapter_is_view(spec->name, "full"));
+    bool whole = peft || (!spec->component &&
+                          (gf_view_is_reserved(spec->name) || is_peft_view(s, spec->name)));
+    size_t len = strlen(spec->name);
+    const char *first = NULL;
+
+    *ret_n = 0;
+    if (whole && !peft && (s->kind != GF_STATE_PLAIN || strcmp(spec->name, "raw") == 0))
+        return NULL;
+    for (size_t i = 0; i < s->found.left_out.n; i++) {
+        const char *name = s->found.left_out.at[i];
+
+        if (!whole && (strncmp(name, spec->name, len) != 0 || name[len] != '.'))
+            continue;
+        if (!first)
+            first = name;
+        ++*ret_n;
+    }
+    return first;
+}
+
+/* Cheap, as readers ask for many files that are not there: each could be a component. */
+static bool may_be_view(const struct gf_snapshot *s, const char *name)
+{
+    if (gf_view_is_reserved(name) || is_peft_view(s, name))
+        return true;
+    for (uint32_t i = 0; i < gf_catalog_len(s->found.catalog); i++)
+        if (gf_name_is_below(gf_catalog_at(s->found.catalog, i)->name, name))
+            return true;
+    return false;
+}
+
+/* What stands in the one directory that a view may have, as a directory. */
+static int add_sub(const struct gf_snapshot *s, struct gf_built *b, struct gf_err *err)
+{
+    static const char front[] = GF_CHAT_TEMPLATES "/";
+    size_t len = sizeof(front) - 1, n = 0;
+
+    b->sub_files = calloc(b->n + 1, sizeof(*b->sub_files));
+    if (!b->sub_files)
+        return gf_nomem(err);
+    for (size_t i = 0; i < b->n; i++)
+        if (strncmp(b->files[i].name, front, len) == 0) {
+            b->sub_files[n] = b->files[i];
+            b->sub_files[n++].name += len;
+        }
+    if (n == 0)
+        return 0;
+    b->sub = b->dir;
+    b->sub.name = GF_CHAT_TEMPLATES;
+    b->sub.ino = ino_of(s, b->view->name, GF_CHAT_TEMPLATES);
+    b->sub.files = b->sub_files;
+    b->sub.n = n;
+    b->dir.sub = &b->sub;
+    return 0;
 }
 
 static int build(struct gf_snapshot *s, const char *name, struct gf_built **ret,
@@ -221,10 +406,13 @@ static int build(struct gf_snapshot *s, const char *name, struct gf_built **ret,
 {
     struct gf_view_spec spec = {
         .name = name,
+        .component = s->opt->prefix && strcmp(name, s->opt->prefix) == 0,
         .catalog = s->found.catalog,
         .config = s->side.config,
         .adapter_config = s->side.adapter_config,
         .template = s->found.template,
+        .base_why = *s->base_why ? s->base_why : NULL,
+        .base_vocab = s->base_vocab,
         .names = s->opt->names,
         .policy = s->opt->policy,
         .dtype = s->opt->dtype,
@@ -233,16 +421,24 @@ static int build(struct gf_snapshot *s, const char *name, struct gf_built **ret,
         .ctx = s,
     };
     GF_AUTO(gf_built) b = calloc(1, sizeof(*b));
+    const char *missing;
+    size_t nmissing;
     int r;
 
     if (!b)
         return gf_nomem(err);
-    if (s->found.left_out.n && s->kind == GF_STATE_PLAIN && strcmp(name, "raw") != 0 &&
-        !s->opt->allow_incomplete)
+    b->own = own_adapter(s, name);
+    if (b->own)
+        spec.adapter_config = b->own->config;
+    missing = left_out(s, &spec, &nmissing);
+    if (missing && !s->opt->allow_incomplete)
         return gf_fail(err, GF_EINCOMPLETE,
                        "%zu tensors are left out of this checkpoint, first '%s'; base=DIR "
                        "supplies them",
-                       s->found.left_out.n, s->found.left_out.at[0]);
+                       nmissing, missing);
+    if (!may_be_view(s, name))
+        return gf_fail(err, ENOENT, "no view '%s': no tensor's name starts with '%s.'",
+                       name, name);
     r = build_view(s, &spec, b, err);
     if (!r)
         r = add_weights(s, b, err);
@@ -259,28 +455,26 @@ static int build(struct gf_snapshot *s, const char *name, struct gf_built **ret,
         .files = b->files,
         .n = b->n,
         .view = b->view,
+        .warning = b->warning,
         .gather = { .view = b->view,
                     .bound = &s->bound,
                     .nbound = 1,
                     .side = s->side.sources.at,
-                    .nside = s->side.sources.n },
+                    .nside = s->side.sources.n,
+                    .resident = s->resident },
     };
-    *ret = gf_take(&b);
-    return 0;
+    r = add_sub(s, b, err);
+    if (!r)
+        *ret = gf_take(&b);
+    return r;
 }
 
-int gf_snapshot_dir(struct gf_snapshot *s, const char *name, const struct gf_vdir **ret,
-                    struct gf_err *err)
+int gf_snapshot_built(struct gf_snapshot *s, const char *name, const struct gf_built **ret,
+                      struct gf_err *err)
 {
     struct gf_built *b;
     int r = 0;
 
-    if (!name)
-        name = s->info.default_view;
-    if (!name)
-        return gf_fail(err, ENOENT, "%s", s->why_no_default);
-    if (s->opt->view && strcmp(name, s->opt->view) != 0)
-        return gf_fail(err, ENOENT, "no view '%s' beside view=%s", name, s->opt->view);
     pthread_mutex_lock(&s->lock);
     for (b = s->built; b && strcmp(b->dir.name, name) != 0;)
         b = b->next;
@@ -293,6 +487,24 @@ int gf_snapshot_dir(struct gf_snapshot *s, const char *name, const struct gf_vdi
     }
     pthread_mutex_unlock(&s->lock);
     if (!r)
+        *ret = b;
+    return r;
+}
+
+int gf_snapshot_dir(struct gf_snapshot *s, const char *name, const struct gf_vdir **ret,
+                    struct gf_err *err)
+{
+    const struct gf_built *b;
+    int r;
+
+    if (!name)
+        name = s->info.default_view;
+    if (!name)
+        return gf_fail(err, ENOENT, "%s", s->why_no_default);
+    if (s->opt->view && strcmp(name, s->opt->view) != 0)
+        return gf_fail(err, ENOENT, "no view '%s' beside view=%s", name, s->opt->view);
+    r = gf_snapshot_built(s, name, &b, err);
+    if (!r)
         *ret = &b->dir;
     return r;
 }
@@ -302,138 +514,4 @@ const struct gf_vfile *gf_vdir_find(const struct gf_vdir *dir, const char *name)
     struct gf_vfile key = { .name = name };
 
     return dir->n ? bsearch(&key, dir->files, dir->n, sizeof(key), by_name) : NULL;
-}
-
-/* A composite's default: the one model that config.json describes. */
-static int choose_component(struct gf_snapshot *s, struct gf_err *err)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < s->ncomponents; i++) {
-        const struct gf_vdir *dir;
-
-        if (gf_snapshot_dir(s, s->components[i], &dir, NULL))
-            continue;
-        for (const struct gf_built *b = s->built; b; b = b->next)
-            if (&b->dir == dir && b->fits && n++ == 0)
-                s->info.default_view = dir->name;
-    }
-    if (n == 1)
-        return 0;
-    s->info.default_view = NULL;
-    return gf_fail(err, ENOENT, "%s",
-                   n ? "several of the models in it fit config.json"
-                     : "several models, and config.json tells of none which "
-                       "it describes");
-}
-
-/* The view at the root: the option's, else `full`, else the fitting component. That there is
- * none is not an error yet (the root is then without weights); that it cannot be built is. */
-int gf_snapshot_choose_default(struct gf_snapshot *s, struct gf_err *err)
-{
-    const char *chosen = s->opt->view ? s->opt->view : s->opt->prefix;
-    const char *name = chosen ? chosen : s->kind == GF_STATE_PEFT ? "adapter" : "full";
-    const struct gf_vdir *dir;
-    int r;
-
-    if (s->kind == GF_STATE_COMPOSITE && !chosen) {
-        if (!choose_component(s, err))
-            return 0;
-        snprintf(s->why_no_default, sizeof(s->why_no_default), "%s", err->text);
-        return 0;
-    }
-    r = gf_snapshot_dir(s, name, &dir, err);
-    if (!r) {
-        s->info.default_view = dir->name;
-        return 0;
-    }
-    if (r != -ENOENT || chosen)
-        return r;
-    snprintf(s->why_no_default, sizeof(s->why_no_default), "%s", err->text);
-    return 0;
-}
-
-/* By default: what can be built of a PEFT state, a composite's models, nothing on a plain
- * one. */
-static int list_components(struct gf_snapshot *s, struct gf_err *err)
-{
-    static const char *const peft[] = { "adapter", "full", "base" };
-
-    for (size_t i = 0; i < GF_COUNT(peft) && s->kind == GF_STATE_PEFT; i++) {
-        const struct gf_vdir *dir;
-
-        if (!gf_snapshot_dir(s, peft[i], &dir, NULL) &&
-            gf_vec_push(&s->listed, dir->name, GF_MAX_COMPONENTS))
-            return gf_nomem(err);
-    }
-    for (size_t i = 0; i < s->ncomponents; i++) {
-        const struct gf_vdir *dir;
-
-        if (!gf_snapshot_dir(s, s->components[i], &dir, NULL) &&
-            gf_vec_push(&s->listed, dir->name, GF_MAX_COMPONENTS))
-            return gf_nomem(err);
-    }
-    return 0;
-}
-
-/* Views that `ls` shows: those of views=, or the default ones. */
-int gf_snapshot_choose_listed(struct gf_snapshot *s, struct gf_err *err)
-{
-    GF_AUTO_MEM char *list = s->opt->views ? strdup(s->opt->views) : NULL;
-    char *rest = list, *name;
-
-    if (s->opt->view || (s->opt->views && strcmp(s->opt->views, "none") == 0))
-        return 0;
-    if (!s->opt->views)
-        return list_components(s, err);
-    if (!list)
-        return gf_nomem(err);
-    while ((name = strsep(&rest, ", +:"))) {
-        const struct gf_vdir *dir;
-        int r = *name ? gf_snapshot_dir(s, name, &dir, err) : -ENOENT;
-
-        if (!*name)
-            continue;
-        if (r)
-            return gf_wrap(err, "option 'views'");
-        if (gf_vec_push(&s->listed, dir->name, 4096))
-            return gf_nomem(err);
-    }
-    return 0;
-}
-
-const char *const *gf_snapshot_listed(const struct gf_snapshot *s, size_t *ret_n)
-{
-    *ret_n = s->listed.n;
-    return s->listed.at;
-}
-
-int gf_snapshot_views(struct gf_snapshot *s, struct gf_view_state **ret, size_t *ret_n,
-                      struct gf_err *err)
-{
-    static const char *const peft[] = { "adapter", "base", "full", "raw" };
-    size_t first = s->kind == GF_STATE_PEFT ? 0 : 2;
-    size_t n = s->ncomponents + GF_COUNT(peft) - first;
-    struct gf_view_state *views = calloc(n, sizeof(*views));
-
-    if (!views)
-        return gf_nomem(err);
-    for (size_t i = 0; i < n; i++) {
-        const char *name =
-            i < s->ncomponents ? s->components[i] : peft[first + i - s->ncomponents];
-        const struct gf_vdir *dir;
-        struct gf_err why = { 0 };
-
-        views[i].name = name;
-        if (gf_snapshot_dir(s, name, &dir, &why))
-            snprintf(views[i].why_not, sizeof(views[i].why_not), "%.*s", GF_WHY - 1,
-                     why.text);
-        views[i].is_default =
-            s->info.default_view && strcmp(name, s->info.default_view) == 0;
-        for (size_t k = 0; k < s->listed.n; k++)
-            views[i].listed |= strcmp(name, s->listed.at[k]) == 0;
-    }
-    *ret = views;
-    *ret_n = n;
-    return 0;
 }

@@ -5,11 +5,13 @@
 #include <sched.h>
 #include <string.h>
 
+#include "base/auto.h"
 #include "base/math.h"
 
 /* Large enough for disks and few locks, small enough to stay in a processor's cache. */
 #define CHUNK ((size_t)2 << 20)
 #define MAX_JOBS 16
+#define MAX_CPUS ((size_t)1 << 20)
 
 struct sweep {
     const struct gf_vdir *dir;
@@ -87,13 +89,17 @@ static void *work(void *arg)
     return NULL;
 }
 
+/* Those that this process may use. The kernel wants room for all that the machine could have,
+ * which may be more than a cpu_set_t holds. */
 static unsigned processors(void)
 {
-    cpu_set_t set;
+    for (size_t room = CPU_SETSIZE; room <= MAX_CPUS; room *= 4) {
+        GF_AUTO_MEM cpu_set_t *set = CPU_ALLOC(room);
 
-    if (sched_getaffinity(0, sizeof(set), &set))
-        return 1;
-    return (unsigned)GF_MAX(CPU_COUNT(&set), 1);
+        if (set && !sched_getaffinity(0, CPU_ALLOC_SIZE(room), set))
+            return (unsigned)GF_MAX(CPU_COUNT_S(CPU_ALLOC_SIZE(room), set), 1);
+    }
+    return 1;
 }
 
 int gf_sweep(const struct gf_vdir *dir, const struct gf_vfile *file, unsigned jobs,

@@ -147,59 +147,35 @@ static int is_equal(const struct gf_bound *bound, const struct gf_tensor *a,
     return r;
 }
 
-/* A tensor that the view does not serve must be one that it does serve. */
-static int check_left_out(struct verify *v, const struct gf_bound *bound,
-                          const struct gf_tensor *tensor, struct gf_err *err)
+/* What the view leaves out as tied must be what it serves in its place. */
+static int check_tie(struct verify *v, const struct gf_bound *bound,
+                     const struct gf_tie *tie, struct gf_err *err)
 {
+    const struct gf_tensor *dropped = gf_catalog_at(bound->catalog, tie->dropped);
+    const struct gf_tensor *kept = gf_catalog_at(bound->catalog, tie->kept);
     bool equal = false;
+    int r;
 
-    for (size_t i = 0; i < v->dir->view->n; i++) {
-        const struct gf_tensor *served =
-            gf_catalog_at(bound->catalog, v->dir->view->outputs[i].expr.tensor);
-        int r;
-
-        if (served->live != tensor->live || served->twist != tensor->twist ||
-            !gf_shape_equal(served->shape, tensor->shape))
-            continue;
-        r = is_equal(bound, tensor, served, &equal, err);
-        if (r)
-            return found_or_failed(v, err);
-        if (equal) {
-            say(v, GF_VERIFY_GOOD, "tied: '%s' equals '%s' in full", tensor->name,
-                served->name);
-            return 0;
-        }
-    }
-    say(v, GF_VERIFY_PROBLEM, "tensor '%s' is left out, but no served tensor equals it",
-        tensor->name);
+    if (dropped->alias == tie->kept || kept->alias == tie->dropped)
+        return 0; /* one storage */
+    r = is_equal(bound, dropped, kept, &equal, err);
+    if (r)
+        return found_or_failed(v, err);
+    if (equal)
+        say(v, GF_VERIFY_GOOD, "tied: '%s' equals '%s' in full", dropped->name, kept->name);
+    else
+        say(v, GF_VERIFY_PROBLEM, "tensor '%s' is left out, but no served tensor equals it",
+            dropped->name);
     return 0;
-}
-
-/* Is the entry served: itself, as its copy in the live dtype, or as the one whose storage
- * it shares (which stands before it)? */
-static bool is_served(const struct gf_catalog *catalog, const bool *served, uint32_t index)
-{
-    const struct gf_tensor *tensor = gf_catalog_at(catalog, index);
-
-    return served[index] || (tensor->copy != GF_NONE && served[tensor->copy]) ||
-           (tensor->alias != GF_NONE && is_served(catalog, served, tensor->alias));
 }
 
 static int check_tied(struct verify *v, struct gf_err *err)
 {
-    const struct gf_bound *bound = &v->dir->gather.bound[0];
-    size_t n = gf_catalog_len(bound->catalog);
-    GF_AUTO_MEM bool *served = calloc(n + 1, sizeof(*served));
-    int r = served ? 0 : gf_nomem(err);
+    const struct gf_view *view = v->dir->view;
+    int r = 0;
 
-    for (size_t i = 0; !r && i < v->dir->view->n; i++)
-        served[v->dir->view->outputs[i].expr.tensor] = true;
-    for (uint32_t i = 0; !r && i < n; i++) {
-        const struct gf_tensor *tensor = gf_catalog_at(bound->catalog, i);
-
-        if (!tensor->hidden && !is_served(bound->catalog, served, i))
-            r = check_left_out(v, bound, tensor, err);
-    }
+    for (size_t i = 0; i < view->ties.n && !r; i++)
+        r = check_tie(v, &v->dir->gather.bound[0], &view->ties.at[i], err);
     return r;
 }
 

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,8 @@
 #include "base/vec.h"
 #include "source/dir.h"
 #include "source/file.h"
+
+#define MOST_TRIES 256
 
 /* Shared by the directory and the files opened from it, which may outlive it. */
 struct root {
@@ -50,38 +53,75 @@ static bool is_below(int fd, const char *prefix)
     return strncmp(path, prefix, strlen(prefix)) == 0;
 }
 
+/* A rename or mount anywhere on the machine while ".." of a link is followed makes the kernel
+ * give up, as it cannot tell whether that led out: it asks to try again. */
+static int open_beneath(int root, const char *name, int flags)
+{
+    struct open_how how = { .flags = (unsigned)flags,
+                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
+    long fd;
+
+    for (int tries = 0;; tries++) {
+        fd = syscall(SYS_openat2, root, name, &how, sizeof(how));
+        if (fd >= 0 || (errno != EAGAIN && errno != EINTR) || tries == MOST_TRIES)
+            return fd >= 0 ? (int)fd : -errno;
+        if (tries >= MOST_TRIES / 2)
+            sched_yield();
+    }
+}
+
+/* flags: O_PATH, or O_DIRECTORY, so that nothing is opened that opening could change. */
 static int open_inside(const struct root *root, const char *path, int flags)
 {
-    struct open_how how = { .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
     const char *name = *path ? path : ".";
-    long fd;
-    int out;
+    int fd;
 
-    /* O_NONBLOCK so that a FIFO in the tree cannot hang us. */
-    flags |= flags & O_PATH ? O_CLOEXEC : O_CLOEXEC | O_NONBLOCK;
-    how.flags = (unsigned)flags;
+    flags |= O_RDONLY | O_CLOEXEC;
     if (!root->follow_links) {
-        fd = syscall(SYS_openat2, root->fd, name, &how, sizeof(how));
-        if (fd >= 0)
-            return (int)fd;
-        if (errno != EXDEV)
-            return -errno;
-        if (!root->blobs[0])
-            return -EXDEV;
+        fd = open_beneath(root->fd, name, flags);
+        if (fd != -EXDEV || !root->blobs[0])
+            return fd;
     }
-    out = openat(root->fd, name, flags);
-    if (out < 0)
+    fd = openat(root->fd, name, flags);
+    if (fd < 0)
         return -errno;
-    if (!root->follow_links && !is_below(out, root->blobs)) {
-        close(out);
+    if (!root->follow_links && !is_below(fd, root->blobs)) {
+        close(fd);
         return -EXDEV;
     }
-    return out;
+    return fd;
+}
+
+/* A regular file; -EINVAL for anything else, which is looked at but not opened: that would
+ * wake up the writer of a FIFO, or rewind a tape. */
+static int open_file(const struct root *root, const char *path, struct stat *st)
+{
+    int place = open_inside(root, path, O_PATH), fd;
+    char link[64];
+
+    if (place < 0)
+        return place;
+    if (fstat(place, st) || !S_ISREG(st->st_mode)) {
+        close(place);
+        return -EINVAL;
+    }
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", place);
+    fd = open(link, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    fd = fd < 0 ? -errno : fd;
+    close(place);
+    if (fd >= 0 && fstat(fd, st)) {
+        close(fd);
+        return -EIO;
+    }
+    return fd;
 }
 
 static int reopen(struct gf_reopen *how, const char *path)
 {
-    return open_inside((struct root *)how, path, O_RDONLY);
+    struct stat st;
+    int fd = open_file((struct root *)how, path, &st);
+
+    return fd == -EINVAL ? -ESTALE : fd; /* something else has the name now */
 }
 
 static struct gf_reopen *root_ref(struct gf_reopen *how)
@@ -115,14 +155,12 @@ static int local_open(struct gf_dir *dir, const char *path, struct gf_source **r
 {
     struct root *root = ((struct local *)dir)->root;
     struct stat st;
-    int fd = open_inside(root, path, O_RDONLY);
+    int fd = open_file(root, path, &st);
 
+    if (fd == -EINVAL)
+        return gf_fail(err, EINVAL, "'%s': not a regular file", path);
     if (fd < 0)
         return say(dir, path, fd, err);
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
-        close(fd);
-        return gf_fail(err, EINVAL, "'%s': not a regular file", path);
-    }
     return gf_source_file(&root->how, path, fd, &st, ret, err);
 }
 
@@ -192,7 +230,7 @@ static int local_list(struct gf_dir *dir, const char *path, struct gf_dir_listin
 {
     struct root *root = ((struct local *)dir)->root;
     struct GF_VEC(struct gf_dir_entry) entries = { 0 };
-    int fd = open_inside(root, path, O_RDONLY | O_DIRECTORY), r = 0;
+    int fd = open_inside(root, path, O_DIRECTORY), r = 0;
     struct dirent *d;
     DIR *stream;
 

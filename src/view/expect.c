@@ -18,8 +18,9 @@
 /* The number of layers, under any of the names that configs use. */
 static uint64_t layers_of(const struct gf_json *config)
 {
-    static const char *const keys[] = { "num_hidden_layers", "n_layer", "num_layers",
-                                        "n_layers" };
+    /* hrm_text's num_hidden_layers counts how often its stacks are gone through. */
+    static const char *const keys[] = { "num_layers_per_stack", "num_hidden_layers",
+                                        "n_layer", "num_layers", "n_layers" };
     uint64_t n = 0;
 
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "view/adapter.h"
 #include "view/view_int.h"
 
 static bool among(const char *const *words, const char *s, size_t len)
@@ -17,41 +18,21 @@ static bool among(const char *const *words, const char *s, size_t len)
 /* Components that only PEFT's tuner layers put into names. */
 static bool is_peft(const char *s, size_t len)
 {
-    static const char *const words[] = {
-        "base_layer",
-        "modules_to_save",
-        "original_module",
-        "lora_A",
-        "lora_B",
-        "lora_embedding_A",
-        "lora_embedding_B",
-        "lora_magnitude_vector",
-        "lora_E",
-        "ia3_l",
-        "hada_w1_a",
-        "hada_w1_b",
-        "lokr_w1",
-        "lokr_w1_a",
-        "vera_lambda_b",
-        "vera_lambda_d",
-        "oft_r",
-        "oft_R",
-        "boft_R",
-        "trainable_tokens_delta",
-        NULL,
-    };
+    static const char *const layers[] = { "base_layer", "original_module", NULL };
 
-    return among(words, s, len);
+    return gf_adapter_is_marker(s, len) || among(layers, s, len);
 }
 
-/* First elements that name a model among several. 'score' and 'value_head' are not here: a
- * classifier or a critic has them beside 'model' and is one model. */
+/* First elements that name a model among several; no class of transformers 5.18 has one of
+ * them. 'score' and 'value_head' are not here: a classifier or a critic has them beside 'model'
+ * and is one model. */
 static bool is_component(const char *s, size_t len)
 {
     static const char *const words[] = {
-        "policy",       "policy_model", "ref_policy", "value",        "value_model",
-        "actor",        "actor_model",  "critic",     "critic_model", "critic_backbone",
-        "reward_model", "ref_model",    NULL,
+        "policy",     "policy_model",  "ref_policy",      "value",     "value_model",
+        "actor",      "actor_model",   "critic",          "ref",       "critic_model",
+        "reward",     "reward_model",  "critic_backbone", "ref_model", "ref_actor",
+        "cost_model", "teacher_model", "student_model",   NULL,
     };
 
     return among(words, s, len);
@@ -65,11 +46,57 @@ static bool is_wrapped(const char *s, size_t len)
     return among(words, s, len);
 }
 
+/* What trainers put beside a model: value heads of TRL, trlx and LLaMA-Factory, trlx's Q heads
+ * and its frozen copy of the top layers. */
 static bool is_head(const char *s, size_t len)
 {
     static const char *const words[] = { "v_head", "ilql_heads", "frozen_head", NULL };
 
     return among(words, s, len);
+}
+
+enum gf_part gf_part_of(const char *s, size_t len)
+{
+    return is_head(s, len)        ? GF_PART_HEAD
+           : is_component(s, len) ? GF_PART_MODEL
+           : is_wrapped(s, len)   ? GF_PART_WRAPPED
+                                  : GF_PART_NONE;
+}
+
+bool gf_name_is_head(const char *name)
+{
+    struct gf_components it = { .p = name };
+    const char *s;
+    size_t len;
+
+    return gf_components_next(&it, &s, &len) && it.p && is_head(s, len);
+}
+
+bool gf_component_is_head(const char *name)
+{
+    return is_head(name, strlen(name));
+}
+
+bool gf_component_is_known(const char *name)
+{
+    enum gf_part part = gf_part_of(name, strlen(name));
+
+    return part == GF_PART_HEAD || part == GF_PART_MODEL;
+}
+
+bool gf_view_is_reserved(const char *name)
+{
+    static const char *const words[] = { "full", "base", "adapter", "raw", "steps", NULL };
+
+    return among(words, name, strlen(name));
+}
+
+/* It becomes a directory. */
+static bool can_be_view(const char *s, size_t len)
+{
+    static const char *const no[] = { "", ".", "..", ".gatherfs", NULL };
+
+    return !among(no, s, len) && !memchr(s, '/', len);
 }
 
 enum gf_state_kind gf_state_kind(const struct gf_catalog *catalog, const char **ret_sign)
@@ -119,7 +146,7 @@ int gf_state_components(const struct gf_catalog *catalog, char **ret, size_t max
         const char *s;
         size_t len;
 
-        if (known || !gf_components_next(&it, &s, &len) || !it.p)
+        if (known || !gf_components_next(&it, &s, &len) || !it.p || !can_be_view(s, len))
             continue;
         for (size_t k = 0; k < n && !known; k++)
             known = strlen(ret[k]) == len && memcmp(ret[k], s, len) == 0;
@@ -128,6 +155,10 @@ int gf_state_components(const struct gf_catalog *catalog, char **ret, size_t max
         ret[n] = strndup(s, len);
         if (!ret[n])
             return gf_nomem(err);
+        if (gf_view_is_reserved(ret[n])) {
+            free(ret[n]);
+            continue;
+        }
         *ret_n = ++n;
     }
     return 0;

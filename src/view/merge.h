@@ -20,15 +20,25 @@
  *   ROWS         row rows[i] of W is row i of A     (trainable tokens)
  *
  * `transposed`: D is [out, in] and W is stored as [in, out] (Conv1D; embeddings, whose D is
- * (B @ A) of [dim, vocab]). `swapped` is the same for each expert's matrix.
+ * (B @ A) of [dim, vocab]). `swapped` is the opposite of it for each expert's matrix: D[e]
+ * is [out, in] and stored so; without it W is [E, in, out].
  *
- * DoRA (LOWRANK with magnitude m [out]): W' = (m / norm) * (W + D), norm[i] the 2-norm of row
- * i of round(W + D) over the input dimension (columns of W where it is transposed).
+ * W of more than two dimensions (but EXPERTS) is a matrix of dims[0] rows.
+ *
+ * DoRA (LOWRANK with magnitude m [out]): W' = (m / norm) * (W + D), norm[i] the 2-norm of
+ * row i of W + D over the input dimension (columns of W where it is transposed), all of it
+ * in float32: nothing is rounded before W', also for embeddings (round_delta is false). The
+ * norms need all of W, so the leaf's tensor must hold it: first >= merge_first.
  *
  * Rounding: W and D are added in float32 and rounded once to `dtype`; `round_delta`: D is
  * rounded to it first. Sums over r run upwards with fused multiply-adds from 0, then one
  * multiplication by s: what torch computes on a CPU for r <= 128 (peft 0.21
  * merge_and_unload, safe_merge=False).
+ *
+ * The view has checked: every dtype in it is F32, F16 or BF16 or converts to them (`dtype`
+ * itself is one of the three, the same along `under`); the operands' shapes are those of
+ * the table, A's and B's of VECTOR at least; rows[] are rows of W; an operand that a kind
+ * needs is there, with magnitude only for LOWRANK. gather/ relies on that.
  */
 #ifndef GF_VIEW_MERGE_H
 #define GF_VIEW_MERGE_H

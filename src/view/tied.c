@@ -19,6 +19,8 @@
 #include <string.h>
 
 #include "base/math.h"
+#include "view/fit.h"
+#include "view/kind.h"
 #include "view/view_int.h"
 
 /* The one component in front stands for the base model: 'bert', 'roberta', ... */
@@ -211,6 +213,7 @@ static int drop(struct tying *t, struct gf_item *item, const struct gf_item *kep
                 struct gf_err *err)
 {
     item->dropped = true;
+    item->kept = (size_t)(kept - t->items->at);
     return gf_view_note(t->view, err, "'%s' is tied to '%s' and served once", item->name,
                         kept->name);
 }
@@ -342,6 +345,12 @@ static int check_head(struct tying *t, const char *class, struct gf_err *err)
     for (i = 0; i < t->items->n; i++)
         if (is_own_head(t, &t->items->at[i], rows))
             return 0;
+    /* A critic that was made of the model: loaded as what it is, nothing is random. */
+    for (i = 0; i < t->items->n && gf_view_is_reserved(t->spec->name); i++)
+        if (gf_fit_is_score(t->items->at[i].name)) {
+            t->view->scores = true;
+            return 0;
+        }
     return gf_fail(
         err, GF_EINCOMPLETE,
         "no output head beside '%s', but config.json says %s and that they are not "
@@ -376,6 +385,50 @@ static enum says config_says(const struct gf_json *config)
     return top == NOTHING && part == NO ? NO : YES;
 }
 
+/* What is left of the names that are not served: verify compares them in full. And both
+ * names' adapters were merged into the one matrix, first the embedding's. */
+static int note_ties(struct tying *t, struct gf_err *err)
+{
+    for (size_t i = 0; i < t->items->n; i++) {
+        const struct gf_item *item = &t->items->at[i];
+        struct gf_item *kept = &t->items->at[item->kept];
+        struct gf_tie tie = { item->tensor, kept->tensor };
+
+        if (!item->dropped)
+            continue;
+        if (gf_vec_push(&t->view->ties, tie, UINT32_MAX))
+            return gf_nomem(err);
+        if (!item->merge)
+            continue;
+        kept->merge = gf_merge_stack(t->view->arena, kept->merge, item->merge);
+        if (!kept->merge)
+            return gf_nomem(err);
+    }
+    return 0;
+}
+
+int gf_tied_embedding(const struct gf_view_spec *spec, struct gf_items *items,
+                      struct gf_view *view, const char *head, struct gf_item **ret,
+                      struct gf_err *err)
+{
+    struct tying t = { .spec = spec, .items = items, .view = view };
+    int r = 0;
+
+    *ret = NULL;
+    if (!spec->config || config_says(spec->config) != YES)
+        return 0;
+    r = find_words(&t, err);
+    for (size_t k = 0; k < GF_COUNT(ties) && !r && !*ret; k++) {
+        size_t prefix;
+
+        if (below(head, ties[k].head, &prefix))
+            r = find_embedding(&t, &ties[k], head, prefix, ret, err);
+    }
+    gf_strmap_done(&t.words);
+    free(t.name);
+    return r;
+}
+
 int gf_tied_resolve(const struct gf_view_spec *spec, struct gf_items *items,
                     struct gf_view *view, struct gf_err *err)
 {
@@ -389,6 +442,8 @@ int gf_tied_resolve(const struct gf_view_spec *spec, struct gf_items *items,
         r = drop_heads(&t, &differs, err);
         if (!r)
             r = differs ? untie(&t, differs, err) : drop_aliases(&t, err);
+        if (!r)
+            r = note_ties(&t, err);
     } else if (!r && tied == NO && class) {
         r = check_head(&t, class, err);
     }

@@ -17,6 +17,7 @@
 
 #include "base/math.h"
 #include "view/adapter.h"
+#include "view/fit.h"
 #include "view/kind.h"
 #include "view/view_int.h"
 
@@ -26,8 +27,8 @@
 struct naming {
     bool raw;                   /* as stored */
     bool adapter, base, merged; /* of a PEFT state */
-    char which[256];            /* the adapter's name */
     const char *prefix;         /* only what is below this component, or NULL */
+    bool heads_apart;           /* without what trainers put beside the model */
 };
 
 int gf_view_note(struct gf_view *view, struct gf_err *err, const char *fmt, ...)
@@ -50,30 +51,47 @@ int gf_view_note(struct gf_view *view, struct gf_err *err, const char *fmt, ...)
     return 0;
 }
 
+/* A value head beside a model that config.json says writes text: save_pretrained() of the
+ * model has no head, and it is a view of its own. A class with code of its own, or a reward
+ * model's, may have that head itself. */
+static bool has_heads_apart(const struct gf_view_spec *spec)
+{
+    size_t heads = 0, n = 0;
+
+    if (!spec->config || !gf_fit_generates(spec->config))
+        return false;
+    for (uint32_t i = 0; i < gf_catalog_len(spec->catalog); i++) {
+        const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, i);
+
+        n += !tensor->hidden;
+        heads += !tensor->hidden && gf_name_is_head(tensor->name);
+    }
+    return heads && heads < n;
+}
+
 static int choose_naming(const struct gf_view_spec *spec, struct naming *ret,
                          struct gf_err *err)
 {
-    static const char *const reserved[] = { "base", "adapter", "steps" };
     const char *sign;
 
-    *ret = (struct naming){ .raw = strcmp(spec->name, "raw") == 0 };
-    if (ret->raw)
+    *ret = (struct naming){ .raw = !spec->component && strcmp(spec->name, "raw") == 0,
+                            .prefix = spec->component ? spec->name : NULL };
+    if (ret->raw || ret->prefix)
         return 0;
     if (gf_state_kind(spec->catalog, &sign) == GF_STATE_PEFT) {
-        ret->adapter = strcmp(spec->name, "adapter") == 0;
+        ret->adapter = gf_adapter_is_view(spec->name, "adapter");
         ret->base = strcmp(spec->name, "base") == 0;
-        if (ret->adapter)
-            return gf_adapter_choose(spec->catalog, ret->which, err);
-        if (ret->base)
+        ret->merged = gf_adapter_is_view(spec->name, "full");
+        if (ret->adapter || ret->base || ret->merged)
             return 0;
     }
     if (strcmp(spec->name, "full") == 0) {
         switch (gf_state_kind(spec->catalog, &sign)) {
         case GF_STATE_PLAIN:
+            ret->heads_apart = has_heads_apart(spec);
             return 0;
         case GF_STATE_PEFT:
-            ret->merged = true;
-            return 0;
+            break;
         case GF_STATE_COMPOSITE:
             return gf_fail(err, ENOENT,
                            "no view 'full': tensor '%s' belongs to one of several models, "
@@ -81,9 +99,8 @@ static int choose_naming(const struct gf_view_spec *spec, struct naming *ret,
                            sign);
         }
     }
-    for (size_t i = 0; i < GF_COUNT(reserved); i++)
-        if (strcmp(spec->name, reserved[i]) == 0)
-            return gf_fail(err, ENOENT, "no view '%s' of this checkpoint", spec->name);
+    if (gf_view_is_reserved(spec->name))
+        return gf_fail(err, ENOENT, "no view '%s' of this checkpoint", spec->name);
     ret->prefix = spec->name;
     return 0;
 }
@@ -100,10 +117,8 @@ static int name_of(const struct naming *naming, const struct gf_tensor *tensor,
     if (!naming->raw)
         gf_name_unwrap(tensor->name, name);
     *ret = name;
-    if (naming->adapter)
-        *ret = gf_adapter_name(tensor->name, naming->which, name) ? name : NULL;
-    if (naming->base)
-        *ret = gf_adapter_base_name(tensor->name, name) ? name : NULL;
+    if (naming->heads_apart)
+        *ret = *ret && gf_name_is_head(tensor->name) ? NULL : *ret;
     if (naming->prefix)
         *ret = strncmp(name, naming->prefix, n) == 0 && name[n] == '.' && name[n + 1]
                    ? name + n + 1
@@ -132,10 +147,15 @@ int gf_items_add(struct gf_items *items, const struct gf_catalog *catalog, const
     }
     if (r)
         return gf_nomem(err);
-    items->at[items->n++] = (struct gf_item){
-        .name = name, .tensor = tensor, .shape = gf_catalog_at(catalog, tensor)->shape
-    };
+    items->at[items->n++] = (struct gf_item){ .name = name };
+    gf_item_set(&items->at[items->n - 1], catalog, tensor);
     return 0;
+}
+
+void gf_item_set(struct gf_item *item, const struct gf_catalog *catalog, uint32_t tensor)
+{
+    item->tensor = item->like = tensor;
+    item->shape = gf_catalog_at(catalog, tensor)->shape;
 }
 
 void gf_items_done(struct gf_items *items)
@@ -149,7 +169,6 @@ static int collect(const struct gf_view_spec *spec, const struct naming *naming,
                    struct gf_arena *arena, struct gf_items *items, struct gf_err *err)
 {
     size_t n = gf_catalog_len(spec->catalog);
-    char shape[GF_SHAPE_TEXT];
 
     for (uint32_t i = 0; i < n; i++) {
         const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, i);
@@ -163,10 +182,6 @@ static int collect(const struct gf_view_spec *spec, const struct naming *naming,
             return r;
         if (!name)
             continue;
-        if (naming->adapter && gf_adapter_is_torn(tensor->name, tensor->shape))
-            return gf_fail(err, GF_EBAD,
-                           "tensor '%s' has shape %s: a shard that was never gathered",
-                           tensor->name, gf_shape_text(tensor->shape, shape));
         r = gf_items_add(items, spec->catalog, name, i, err);
         if (r)
             return r == -EEXIST ? -GF_EBAD : r;
@@ -174,9 +189,6 @@ static int collect(const struct gf_view_spec *spec, const struct naming *naming,
     if (items->n == 0 && naming->prefix)
         return gf_fail(err, ENOENT, "no view '%s': no tensor's name starts with '%s.'",
                        spec->name, spec->name);
-    if (items->n == 0 && (naming->adapter || naming->base))
-        return gf_fail(err, ENOENT, "no view '%s': its tensors are not in this checkpoint",
-                       spec->name);
     if (items->n == 0)
         return gf_fail(err, GF_EBAD, "view '%s' would be empty: no tensors", spec->name);
     return 0;
@@ -184,21 +196,23 @@ static int collect(const struct gf_view_spec *spec, const struct naming *naming,
 
 /* Which stored tensor supplies tensor `index`, and as what it is served. */
 static int choose_expr(const struct gf_view_spec *spec, enum gf_dtype_policy policy,
-                       uint32_t index, struct gf_expr *ret, struct gf_err *err)
+                       const struct gf_item *item, struct gf_expr *ret,
+                       struct gf_err *err)
 {
-    const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, index);
-    enum gf_dtype to = tensor->dtype;
+    const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, item->tensor);
+    const struct gf_tensor *like = gf_catalog_at(spec->catalog, item->like);
+    enum gf_dtype to = like->dtype;
     bool copy = false;
 
     if (policy == GF_DTYPE_AUTO) {
-        to = tensor->live;
+        to = like->live;
         copy = tensor->copy != GF_NONE;
     } else if (policy == GF_DTYPE_FIXED && gf_dtype_info(to)->wide_float) {
         to = spec->dtype;
         copy = tensor->copy != GF_NONE &&
                gf_catalog_at(spec->catalog, tensor->copy)->dtype == to;
     }
-    return gf_expr_gather(spec->catalog, 0, copy ? tensor->copy : index, to, ret, err);
+    return gf_expr_gather(spec->catalog, 0, copy ? tensor->copy : item->tensor, to, ret, err);
 }
 
 static int add_output(const struct gf_view_spec *spec, enum gf_dtype_policy policy,
@@ -207,7 +221,7 @@ static int add_output(const struct gf_view_spec *spec, enum gf_dtype_policy poli
     const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, item->tensor);
     struct gf_output *out = &view->outputs[view->n];
     uint64_t numel;
-    int r = choose_expr(spec, policy, item->tensor, &out->expr, err);
+    int r = choose_expr(spec, policy, item, &out->expr, err);
 
     if (r)
         return r;
@@ -217,6 +231,7 @@ static int add_output(const struct gf_view_spec *spec, enum gf_dtype_policy poli
     out->name = item->name;
     out->dtype = out->expr.to;
     out->shape = item->shape;
+    out->storage = item->storage;
     out->buffer = tensor->buffer;
     if (gf_shape_numel(item->shape, &numel) ||
         gf_dtype_nbytes(out->dtype, numel, &out->nbytes) ||
@@ -240,8 +255,10 @@ static int build(const struct gf_view_spec *spec, struct gf_items *items,
 
     if (!r) {
         model = spec->config && !naming.raw && !naming.adapter;
-        r = naming.merged ? gf_merged_collect(spec, view, items, err)
-                          : collect(spec, &naming, view->arena, items, err);
+        r = naming.merged    ? gf_merged_collect(spec, view, items, err)
+            : naming.adapter ? gf_adapter_collect(spec, view, items, err)
+            : naming.base    ? gf_base_collect(spec, view, items, err)
+                             : collect(spec, &naming, view->arena, items, err);
     }
     if (!r && model)
         r = gf_tied_resolve(spec, items, view, err);
@@ -260,6 +277,9 @@ static int build(const struct gf_view_spec *spec, struct gf_items *items,
     for (size_t i = 0; i < items->n && !r; i++)
         if (!items->at[i].dropped)
             r = add_output(spec, policy, &items->at[i], view, err);
+    if (!r && naming.heads_apart)
+        r = gf_view_note(view, err,
+                         "heads that a trainer put beside the model are views of their own");
     return r;
 }
 
@@ -285,6 +305,7 @@ void gf_view_free(struct gf_view *view)
     for (size_t i = 0; i < view->notes.n; i++)
         free(view->notes.at[i]);
     gf_vec_free(&view->notes);
+    gf_vec_free(&view->ties);
     if (view->arena)
         gf_arena_done(view->arena);
     free(view->arena);

@@ -32,6 +32,10 @@ struct gf_output {
     struct gf_shape shape; /* as the catalog's: F4 counts half bytes */
     uint64_t nbytes;
     bool buffer; /* of the module: no parameter, so transformers does not count it */
+    /* Outputs with the same number are views of one storage when save_pretrained writes them,
+     * which keeps such tensors in one file (hub_items.c); 0: its own. At most as many as there
+     * are outputs. */
+    uint32_t storage;
     struct gf_expr expr;
 };
 
@@ -40,10 +44,13 @@ enum gf_names { GF_NAMES_HUB, GF_NAMES_MODULE };
 
 struct gf_view_spec {
     const char *name; /* "full", "raw", or a component: "policy", "actor.model" */
+    bool component;   /* a component in any case: one that is called "full" (prefix=) */
     const struct gf_catalog *catalog;
     const struct gf_json *config;         /* config.json of what this view shows, or NULL */
     const struct gf_json *adapter_config; /* adapter_config.json, or NULL */
     const struct gf_catalog *template;    /* names and shapes of the base model, or NULL */
+    const char *base_why; /* why there is no base model for an adapter, or NULL */
+    uint64_t base_vocab;  /* rows of the base model's embedding, by its config; 0 unknown */
     enum gf_names names;
     enum gf_dtype_policy policy;
     enum gf_dtype dtype;
@@ -55,6 +62,11 @@ struct gf_view_spec {
     void *ctx;
 };
 
+/* A tensor that is not served because another one is, which it is tied to. */
+struct gf_tie {
+    uint32_t dropped, kept; /* of the catalog */
+};
+
 struct gf_view {
     const char *name;
     struct gf_output *outputs;
@@ -63,6 +75,8 @@ struct gf_view {
     uint64_t nparameters; /* elements of all outputs but buffers, in torch's terms: what
                            * the index calls total_parameters */
     bool untie;           /* config.json must say tie_word_embeddings: false */
+    bool scores;          /* a scoring head stands where config.json's class has another */
+    struct GF_VEC(struct gf_tie) ties;
     struct GF_VEC(char *) notes; /* what was dropped or changed, for inspect; owned */
     struct gf_arena *arena;      /* owns names and outputs; shapes are the catalog's */
 };
@@ -77,10 +91,5 @@ GF_DEFINE_AUTO(gf_view);
 /* The dtype that config.json should name: that of the first floating-point output, as
  * transformers' get_parameter_dtype picks it; false if there is none. */
 bool gf_view_dtype(const struct gf_view *view, enum gf_dtype *ret);
-
-/* The module name without wrapper components: `_fsdp_wrapped_module`,
- * `_checkpoint_wrapped_module`, `_orig_mod` anywhere and leading `module`s. Into buf of
- * strlen(name) + 1 bytes. */
-void gf_name_unwrap(const char *name, char *buf);
 
 #endif

@@ -2,13 +2,15 @@
 """Help, options, exit codes, and the one line on stderr of a command that fails."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-COMMANDS = ["mount", "umount", "inspect", "export", "cat", "verify", "status", "doctor"]
+COMMANDS = ["mount", "umount", "inspect", "export", "cat", "verify", "status", "plan", "doctor"]
 READERS = ["inspect", "export", "cat", "verify", "mount"]  # they take a SOURCE and every option
 SECOND = {"export": ["{tmp}/out"], "cat": ["config.json"], "mount": ["{tmp}/mnt"]}
 
@@ -127,6 +129,15 @@ def test_inspect_json_is_json(gatherfs, sample):
     full = json.loads(gatherfs.run("inspect", "--json", "--tensors", sample).ok().out)
     assert set(plain) <= set(full)
     assert "lm_head.weight" in json.dumps(full)
+
+
+def test_json_of_a_name_that_is_no_text_is_json(gatherfs, sample, tmp_path):
+    source = os.fsencode(tmp_path) + b"/run\xff"
+    shutil.copytree(os.fsencode(sample), source + b"/checkpoint\xe9")
+    result = gatherfs.run("inspect", "--json", os.fsdecode(source)).ok()
+    shown = json.loads(result.out.decode("utf-8", "strict"))
+    assert shown["source"].endswith("/run\ufffd")
+    assert [c["name"] for c in shown["checkpoints"]] == ["checkpoint\ufffd"]
 
 
 def test_inspect_tells_step_and_completeness(gatherfs, sample):

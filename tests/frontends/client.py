@@ -10,6 +10,8 @@ the reader is not installed. `tokenizer OUT` makes a SentencePiece model instead
 import os
 import sys
 
+from probe import PROBE
+
 TEXT = "the reader wants one directory with one file for all weights and nothing else "
 
 
@@ -17,17 +19,78 @@ def weights(folder):
     return os.path.join(folder, "model.safetensors")
 
 
-def read_transformers(folder):
+def as_stored():
+    """The word for it changed with transformers 4.56."""
+    import transformers
+
+    version = tuple(map(int, transformers.__version__.split(".")[:2]))
+    return {"dtype" if version >= (4, 56) else "torch_dtype": "auto"}
+
+
+def load_adapter(folder):
+    """With its base model from where adapter_config.json says. (AutoPeftModel also loads the
+    tokenizer: transformers 4 refuses those that 5 has written, and trlx's has one token more than
+    the model, for which it would grow.)"""
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    model = AutoModelForCausalLM.from_pretrained(base, **as_stored())
+    return PeftModel.from_pretrained(model, folder)
+
+
+def logits(model):
     import torch
+
+    with torch.no_grad():
+        return model(input_ids=PROBE).logits
+
+
+def read_transformers(folder):
     from transformers import AutoModelForCausalLM
 
     model, report = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", output_loading_info=True
+        folder, output_loading_info=True, **as_stored()
     )
     assert not any(report.values()), report
+    return {k: v.clone() for k, v in model.state_dict().items()} | {"": logits(model)}
+
+
+def read_adapter(folder):
+    from peft import get_peft_model_state_dict
+
+    model = load_adapter(folder)
+    return get_peft_model_state_dict(model) | {"": logits(model)}
+
+
+def value_head(state):
+    """trlx's (two layers), or that of TRL and LLaMA-Factory."""
+    import torch
+
+    def layer(name):
+        made = torch.nn.Linear(*reversed(state[name + ".weight"].shape))
+        made.load_state_dict({k: state[f"{name}.{k}"] for k in ("weight", "bias")})
+        return made
+
+    if "summary.weight" in state:
+        return layer("summary")
+    return torch.nn.Sequential(layer("0"), torch.nn.ReLU(), layer("2"))
+
+
+def read_critic(folder):
+    """A language model or an adapter, and in v_head/ a head for its last hidden states."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    if os.path.exists(os.path.join(folder, "adapter_config.json")):
+        model = load_adapter(folder)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, **as_stored())
+    head = value_head(load_file(weights(os.path.join(folder, "v_head"))))
     with torch.no_grad():
-        logits = model(torch.arange(4, 40).reshape(2, 18)).logits
-    return {k: v.clone() for k, v in model.state_dict().items()} | {"": logits}
+        out = model(input_ids=PROBE, output_hidden_states=True)
+        return {"": out.logits, "value": head(out.hidden_states[-1]).squeeze(-1)}
 
 
 def read_pipeline(folder):

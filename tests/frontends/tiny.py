@@ -3,6 +3,7 @@
 
 import json
 import os
+import sys
 
 from tiny_tokenizer import TEXT, make_tokenizer
 
@@ -41,6 +42,19 @@ def make_text(path):
     return path
 
 
+def make_instructions(path):
+    """64 rows of {"instruction": ..., "output": ...}."""
+    words = TEXT.split()
+    with open(path, "w") as f:
+        for i in range(64):
+            row = {
+                "instruction": " ".join(words[i : i + 6]),
+                "output": " ".join(words[i + 6 : i + 18]),
+            }
+            f.write(json.dumps(row) + "\n")
+    return path
+
+
 def save_pretrained(base, state, folder):
     """What transformers writes for the model of `base` with these weights, and its tokenizer."""
     from transformers import AutoModelForCausalLM
@@ -50,3 +64,7 @@ def save_pretrained(base, state, folder):
     model.save_pretrained(folder)
     make_tokenizer(VOCAB).save_pretrained(folder)
     return os.fspath(folder)
+
+
+if __name__ == "__main__":
+    make_base(sys.argv[1])

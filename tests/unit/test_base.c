@@ -127,6 +127,39 @@ static void text_escapes_like_the_json_writers_it_copies(void **state)
     free(s);
 }
 
+static void what_is_not_utf8_becomes_a_sign_that_is(void **state)
+{
+    static const struct {
+        const char *bytes, *text, *ascii;
+    } rows[] = {
+        { "a\xff"
+          "b",
+          "\"a\xef\xbf\xbd"
+          "b\"",
+          "\"a\\ufffdb\"" },
+        { "\xc3", "\"\xef\xbf\xbd\"", "\"\\ufffd\"" },
+        { "\xc3\"", "\"\xef\xbf\xbd\\\"\"", "\"\\ufffd\\\"\"" },
+        { "\xc0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\"", "\"\\ufffd\\ufffd\"" },
+        { "\xed\xa0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"",
+          "\"\\ufffd\\ufffd\\ufffd\"" },
+        { "\xf4\x90\x80\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"",
+          "\"\\ufffd\\ufffd\\ufffd\\ufffd\"" },
+        { "\xf4\x8f\xbf\xbf", "\"\xf4\x8f\xbf\xbf\"", "\"\\udbff\\udfff\"" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct gf_text text = { 0 }, ascii = { 0 };
+
+        gf_text_json(&text, rows[i].bytes);
+        gf_text_json_ascii(&ascii, rows[i].bytes);
+        assert_string_equal(text.s, rows[i].text);
+        assert_string_equal(ascii.s, rows[i].ascii);
+        gf_text_done(&text);
+        gf_text_done(&ascii);
+    }
+}
+
 static void a_cursor_never_leaves_its_bytes(void **state)
 {
     static const uint8_t data[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9 };
@@ -171,6 +204,7 @@ int main(void)
         cmocka_unit_test(an_arena_gives_zeroed_aligned_memory_up_to_its_ceiling),
         cmocka_unit_test(a_map_finds_what_was_put),
         cmocka_unit_test(text_escapes_like_the_json_writers_it_copies),
+        cmocka_unit_test(what_is_not_utf8_becomes_a_sign_that_is),
         cmocka_unit_test(a_cursor_never_leaves_its_bytes),
         cmocka_unit_test(arithmetic_on_file_numbers_does_not_wrap),
     };

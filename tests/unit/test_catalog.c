@@ -3,6 +3,7 @@
 #include "t.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #include "catalog/catalog.h"
 
@@ -202,6 +203,167 @@ static void overlapping_boxes_are_refused(void **state)
     GF_FAILS(check(c), GF_EBAD, "overlap");
 }
 
+/* A row that is cut in two is two runs beside the boxes of the other rows. */
+static void runs_and_boxes_tile_together(void **state)
+{
+    static const struct {
+        uint64_t first[2], size[2];
+    } parts[] = { { { 0, 0 }, { 2, 3 } },
+                  { { 0, 3 }, { 2, 2 } },
+                  { { 2, 0 }, { 1, 3 } },
+                  { { 2, 3 }, { 1, 2 } } };
+    struct gf_catalog *c = *state;
+
+    for (size_t twice = 0; twice < 2; twice++) {
+        GF_OK(add(c, twice ? "bad" : "good", 2, (uint64_t[]){ 3, 5 }));
+        for (size_t i = 0; i < 4; i++) {
+            size_t k = i == twice ? 0 : i;
+
+            GF_OK(gf_catalog_add_box(c, (uint32_t)i % 3, 0, parts[k].first, parts[k].size,
+                                     (uint64_t[]){ parts[k].size[1], 1 }, &t_err));
+        }
+        if (twice) {
+            GF_FAILS(check(c), GF_EBAD, "tensor 'bad': pieces in 'r0.pt' and");
+            return;
+        }
+        GF_OK(check(c));
+        assert_int_equal(gf_catalog_piece(c, 3)->box, GF_NONE);
+    }
+}
+
+/* Some way to cut a box into boxes, and one of them wrong now and then. */
+struct cuts {
+    uint64_t first[64][3], size[64][3];
+    size_t n;
+};
+
+static void cut(struct cuts *cuts, const uint64_t *first, const uint64_t *size)
+{
+    unsigned d = (unsigned)rand() % 3;
+    uint64_t at, f[3], s[3];
+
+    if (size[d] < 2 || cuts->n > 40 || rand() % 8 == 0) {
+        memcpy(cuts->first[cuts->n], first, sizeof(f));
+        memcpy(cuts->size[cuts->n++], size, sizeof(s));
+        return;
+    }
+    at = 1 + (uint64_t)rand() % (size[d] - 1);
+    memcpy(f, first, sizeof(f));
+    memcpy(s, size, sizeof(s));
+    s[d] = at;
+    cut(cuts, f, s);
+    f[d] += at;
+    s[d] = size[d] - at;
+    cut(cuts, f, s);
+}
+
+static void the_proof_agrees_with_counting(void **state)
+{
+    static const uint64_t zeros[3];
+    unsigned refused = 0;
+
+    (void)state;
+    srand(5);
+    for (unsigned round = 0; round < 3000; round++) {
+        uint64_t dims[3] = { 1 + (uint64_t)rand() % 5, 1 + (uint64_t)rand() % 6,
+                             1 + (uint64_t)rand() % 5 };
+        unsigned char times[150] = { 0 };
+        bool right = true;
+        struct gf_catalog *c;
+        struct cuts cuts = { 0 };
+
+        cut(&cuts, zeros, dims);
+        if (round % 2) {
+            size_t i = (size_t)rand() % cuts.n, d = (size_t)rand() % 3;
+
+            if (rand() % 2 && cuts.first[i][d]) {
+                cuts.first[i][d]--; /* moved */
+            } else if (cuts.size[i][d] > 1) {
+                cuts.first[i][d]++; /* smaller */
+                cuts.size[i][d]--;
+            }
+        }
+        GF_OK(gf_catalog_new(&gf_limits_default, &c, &t_err));
+        GF_OK(add(c, "w", 3, dims));
+        for (size_t i = 0; i < cuts.n; i++) {
+            const uint64_t *f = cuts.first[i], *s = cuts.size[i];
+
+            /* In separate places of the file: neighbours must not become one. */
+            GF_OK(gf_catalog_add_box(c, (uint32_t)i % 3, 8 * i, f, s,
+                                     (uint64_t[]){ s[1] * s[2], s[2], 1 }, &t_err));
+            for (uint64_t x = f[0]; x < f[0] + s[0]; x++)
+                for (uint64_t y = f[1]; y < f[1] + s[1]; y++)
+                    for (uint64_t z = f[2]; z < f[2] + s[2]; z++)
+                        times[(x * dims[1] + y) * dims[2] + z]++;
+        }
+        for (size_t i = 0; i < dims[0] * dims[1] * dims[2]; i++)
+            right &= times[i] == 1;
+        if ((check(c) == 0) != right)
+            fail_msg("round %u: %s", round, right ? t_err.text : "was not noticed");
+        refused += !right;
+        gf_catalog_free(c);
+    }
+    assert_in_range(refused, 500, 1500);
+}
+
+/* Strips along the rows in one half, along the columns in the other: in each dimension most of
+ * them meet most others. `shift` moves one. */
+static void add_strips(struct gf_catalog *c, uint64_t n, uint64_t shift)
+{
+    uint64_t half = n / 2;
+
+    GF_OK(add(c, "w", 3, (uint64_t[]){ n, n, 2 }));
+    for (uint64_t k = 0; k < 2; k++) {
+        for (uint64_t i = 0; i < n; i++)
+            GF_OK(gf_catalog_add_box(c, 0, 0, (uint64_t[]){ i, 0, k },
+                                     (uint64_t[]){ 1, half, 1 }, (uint64_t[]){ 1, 1, 1 },
+                                     &t_err));
+        for (uint64_t j = half; j < n; j++)
+            GF_OK(gf_catalog_add_box(
+                c, 1, 0, (uint64_t[]){ 0, j - (j == n - 1 ? shift : 0), k },
+                (uint64_t[]){ n, 1, 1 }, (uint64_t[]){ 1, 1, 1 }, &t_err));
+    }
+}
+
+static void a_hundred_thousand_boxes_take_no_time(void **state)
+{
+    static const uint64_t large[] = { UINT64_MAX, UINT64_MAX };
+    static const char *const kinds[] = { "rows", "columns" };
+    clock_t start = clock();
+
+    for (uint64_t shift = 0; shift < 3; shift++) {
+        struct gf_catalog *c;
+
+        GF_OK(gf_catalog_new(&gf_limits_default, &c, &t_err));
+        add_strips(c, 33334, shift == 2 ? 16667 : shift);
+        assert_int_equal(gf_catalog_npieces(c), 3 * 33334);
+        if (shift == 0)
+            GF_OK(gf_catalog_check(c, large, kinds, 2, &t_err));
+        else
+            GF_FAILS(gf_catalog_check(c, large, kinds, 2, &t_err), GF_EBAD,
+                     shift == 1 ? "'columns' and 'columns' overlap"
+                                : "'rows' and 'columns' overlap");
+        gf_catalog_free(c);
+    }
+    assert_true(clock() - start < 6 * CLOCKS_PER_SEC);
+    (void)state;
+}
+
+static void a_division_past_checking_is_refused(void **state)
+{
+    uint64_t dims[25], first[25] = { 0 }, ones[25];
+    struct gf_catalog *c = *state;
+
+    for (size_t d = 0; d < 25; d++) {
+        dims[d] = 2;
+        ones[d] = 1;
+    }
+    GF_OK(add(c, "w", 25, dims));
+    GF_OK(gf_catalog_add_box(c, 0, 0, first, dims, ones, &t_err));
+    GF_OK(gf_catalog_add_box(c, 0, 0, first, ones, ones, &t_err));
+    GF_FAILS(check(c), GF_EBAD, "2 pieces that divide 25 dimensions");
+}
+
 static void a_box_outside_its_tensor_is_refused(void **state)
 {
     struct gf_catalog *c = *state;
@@ -274,6 +436,10 @@ int main(void)
         T(boxes_that_tile_pass),
         T(a_missing_box_is_incomplete),
         T(overlapping_boxes_are_refused),
+        T(runs_and_boxes_tile_together),
+        T(the_proof_agrees_with_counting),
+        T(a_hundred_thousand_boxes_take_no_time),
+        T(a_division_past_checking_is_refused),
         T(a_box_outside_its_tensor_is_refused),
         T(a_box_whose_strides_leave_the_file_is_refused),
         T(a_row_shard_is_a_linear_piece),

@@ -87,6 +87,42 @@ static void a_wrapped_class_gets_its_own_name(void **state)
             "{\"architectures\": [\"FSDPA\", 1], \"dtype\": \"float32\"}");
 }
 
+/* axolotl takes off "FSDP" as a set of letters. */
+static void a_class_that_lost_letters_gets_them_back(void **state)
+{
+    static const struct {
+        const char *type, *found, *want;
+    } cases[] = {
+        { "phi", "hiForCausalLM", "PhiForCausalLM" },
+        { "phi3", "FSDPPhi3ForCausalLM", "Phi3ForCausalLM" },
+        { "deepseek_v3", "eepseekV3Model", "DeepseekV3Model" },
+        { "fsmt", "MTModel", "FSMTModel" },
+        { "xlm-roberta", "XLMRobertaModel", "XLMRobertaModel" },
+        { "phi", "PhilModel", "PhilModel" },
+        { "phi", "LlamaModel", "LlamaModel" },
+        { "phi", "", "" },
+        { "d", "eModel", "eModel" },
+        { "", "hiForCausalLM", "hiForCausalLM" },
+        { "--", "hiForCausalLM", "hiForCausalLM" },
+    };
+    char text[256], want[256];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        bool same = strcmp(cases[i].found, cases[i].want) == 0;
+
+        snprintf(text, sizeof(text),
+                 "{\"model_type\": \"%s\", \"architectures\": [\"%s\"], \"dtype\": "
+                 "\"float32\"}",
+                 cases[i].type, cases[i].found);
+        snprintf(want, sizeof(want),
+                 "{\"model_type\": \"%s\", \"architectures\": [\n    \"%s\"\n  ], "
+                 "\"dtype\": \"float32\"}",
+                 cases[i].type, cases[i].want);
+        becomes(text, GF_F32, false, same ? text : want);
+    }
+}
+
 static void what_is_no_object_is_an_error(void **state)
 {
     struct gf_output output = { .name = "w", .dtype = GF_F32 };
@@ -111,6 +147,7 @@ int main(void)
         cmocka_unit_test(without_a_float_parameter_the_dtype_stays),
         cmocka_unit_test(differing_ties_are_untied),
         cmocka_unit_test(a_wrapped_class_gets_its_own_name),
+        cmocka_unit_test(a_class_that_lost_letters_gets_them_back),
         cmocka_unit_test(what_is_no_object_is_an_error),
     };
 

@@ -243,24 +243,6 @@ static void a_template_names_what_is_missing_or_wrong(void **state)
     gf_catalog_free(have);
 }
 
-static void wrappers_are_dropped_from_names(void **state)
-{
-    static const char *const want[][2] = {
-        { "module.module.a.b", "a.b" },
-        { "a.module.b", "a.module.b" },
-        { "_fsdp_wrapped_module._flat_param", "_flat_param" },
-        { "a._checkpoint_wrapped_module._orig_mod.b", "a.b" },
-        { "module", "module" },
-    };
-    char buf[64];
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
-        gf_template_name(want[i][0], buf);
-        assert_string_equal(buf, want[i][1]);
-    }
-}
-
 static void a_family_of_models_has_its_own_order(void **state)
 {
     static const char *const names[] = {
@@ -310,7 +292,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_missing_rank_is_never_allowed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_template_names_what_is_missing_or_wrong, setup,
                                         teardown),
-        cmocka_unit_test(wrappers_are_dropped_from_names),
         cmocka_unit_test(a_family_of_models_has_its_own_order),
     };
 

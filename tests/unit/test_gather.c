@@ -196,7 +196,11 @@ static int setup(void **state)
     GF_OK(gf_image_seal(w->image, &t_err));
     w->bound = (struct gf_bound){ w->catalog, w->sources, w->nsources };
     w->view.outputs = w->outputs;
-    w->gather = (struct gf_gather){ &w->view, &w->bound, 1, w->sources, w->nsources };
+    w->gather = (struct gf_gather){ .view = &w->view,
+                                    .bound = &w->bound,
+                                    .nbound = 1,
+                                    .side = w->sources,
+                                    .nside = w->nsources };
     *state = w;
     return 0;
 }

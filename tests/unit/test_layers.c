@@ -180,6 +180,96 @@ static void a_base_that_does_not_fit_is_refused(void **state)
     gf_found_done(&found);
 }
 
+/* ---- a base under an adapter ---- */
+
+#define P "base_model.model."
+#define F(n, shape, at)                                                                    \
+    "\"" n "\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[" at "]}"
+#define LORA                                                                               \
+    F(P "h.0.q.lora_A.weight", "1,2", "0,8") "," F(P "h.0.q.lora_B.weight", "3,1", "8,20")
+
+static struct gf_dir *adapter_dir(void)
+{
+    struct gf_dir *dir = a_dir();
+
+    add_ready(dir, "adapter_model.safetensors", "{" LORA "}", 20);
+    return dir;
+}
+
+static void an_adapter_alone_gets_the_whole_base(void **state)
+{
+    struct t_run *t = *state;
+    GF_AUTO(gf_dir) dir = adapter_dir();
+    struct gf_found found;
+
+    GF_OK(read_layers(t, dir, &found));
+    assert_int_equal(gf_catalog_len(found.catalog), 2);
+    gf_found_done(&found);
+    t->opt.base = strdup(t_run_path(t, "base"));
+    base(t, "{" F("h.0.q.weight", "3,2", "0,24") "," F("e", "1", "24,28") "}", 28);
+    GF_OK(read_layers(t, dir, &found));
+    assert_int_equal(gf_catalog_len(found.catalog), 4);
+    assert_non_null(strstr(source_of(&found, "h.0.q.weight"), "model.safetensors"));
+    gf_found_done(&found);
+}
+
+static void a_base_may_have_the_names_of_the_hub(void **state)
+{
+    struct t_run *t = *state;
+    GF_AUTO(gf_dir) dir = adapter_dir();
+    struct gf_found found;
+
+    t->opt.base = strdup(t_run_path(t, "base"));
+    base(t, "{" F("h.0.other.weight", "3,2", "0,24") "}", 24); /* at least the layer */
+    GF_OK(read_layers(t, dir, &found));
+    assert_int_equal(gf_catalog_len(found.catalog), 3);
+    gf_found_done(&found);
+}
+
+static void the_base_of_another_adapter_is_refused(void **state)
+{
+    static const struct {
+        const char *header;
+        size_t bytes;
+        const char *words;
+    } cases[] = {
+        { "{" F("g.0.q.weight", "3,2", "0,24") "}", 24, "it has no 'h.0.q.weight'" },
+        { "{" F("h.1.q.weight", "3,2", "0,24") "}", 24, "it has no 'h.0.q.weight'" },
+        { "{" F("h.0.q.weight", "3,4", "0,48") "}", 48, "'h.0.q.weight' is [3, 4] there" },
+        { "{" F("h.0.q.lora_A.weight", "1,2", "0,8") "}", 8, "it holds one itself" },
+    };
+    struct t_run *t = *state;
+    GF_AUTO(gf_dir) dir = adapter_dir();
+
+    t->opt.base = strdup(t_run_path(t, "base"));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct gf_found found;
+
+        base(t, cases[i].header, cases[i].bytes);
+        GF_FAILS(read_layers(t, dir, &found), EINVAL, cases[i].words);
+        gf_found_done(&found);
+    }
+}
+
+/* Names as in the module must not be mixed with those of a hub's files. */
+static void a_state_with_its_own_base_takes_none(void **state)
+{
+    struct t_run *t = *state;
+    GF_AUTO(gf_dir) dir = a_dir();
+    struct gf_found found;
+
+    add_ready(dir, "model.safetensors",
+              "{" F(P "h.0.q.base_layer.weight", "3,2", "0,24") "," F(
+                  P "h.0.q.lora_A.default.weight", "1,2",
+                  "24,32") "," F(P "h.0.q.lora_B.default.weight", "3,1", "32,44") "}",
+              44);
+    t->opt.base = strdup(t_run_path(t, "base"));
+    base(t, "{" F("h.0.q.weight", "3,2", "0,24") "," F("h.0.k", "1", "24,28") "}", 28);
+    GF_OK(read_layers(t, dir, &found));
+    assert_int_equal(gf_catalog_len(found.catalog), 3);
+    gf_found_done(&found);
+}
+
 /* ---- a template ---- */
 
 #define T4(n, at) "\"" n "\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[" at "]}"
@@ -236,6 +326,10 @@ int main(void)
         T(layouts_of_equal_rank_are_an_error_naming_both),
         T(a_base_supplies_what_was_left_out),
         T(a_base_that_does_not_fit_is_refused),
+        T(an_adapter_alone_gets_the_whole_base),
+        T(a_base_may_have_the_names_of_the_hub),
+        T(the_base_of_another_adapter_is_refused),
+        T(a_state_with_its_own_base_takes_none),
         T(a_template_reveals_what_is_missing),
         T(a_template_of_another_naming_proves_nothing),
     };

@@ -2,6 +2,7 @@
 #include "t.h"
 
 #include "t_catalog.h"
+#include "catalog/names.h"
 #include "view/kind.h"
 
 static void wrappers_are_dropped_wherever_they_stand(void **state)
@@ -33,6 +34,33 @@ static void wrappers_are_dropped_wherever_they_stand(void **state)
         gf_name_unwrap(table[i].stored, buf);
         assert_string_equal(buf, table[i].want);
     }
+}
+
+static void a_name_is_below_what_it_begins_with(void **state)
+{
+    static const struct {
+        const char *name, *prefix;
+        bool want;
+    } table[] = {
+        { "policy.model.w", "policy", true },
+        { "policy.model.w", "policy.model", true },
+        { "module.policy._orig_mod.model.w", "policy.model", true },
+        { "policy.model.w", "policy.model.w", false }, /* is it */
+        { "policy.", "policy", false },
+        { "policy", "policy", false },
+        { "policy2.w", "policy", false },
+        { "pol.w", "policy", false },
+        { "policy.model.w", "model", false },
+        { "policy.modelx.w", "policy.model", false },
+        { "policy.w", "", false },
+        { "policy.w", "policy.", false },
+        { "module.w", "module", false }, /* a wrapper */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        if (gf_name_is_below(table[i].name, table[i].prefix) != table[i].want)
+            fail_msg("'%s' below '%s'", table[i].name, table[i].prefix);
 }
 
 static enum gf_state_kind kind_of(const char *const *names, const char **ret_sign)
@@ -106,6 +134,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrappers_are_dropped_wherever_they_stand),
+        cmocka_unit_test(a_name_is_below_what_it_begins_with),
         cmocka_unit_test(one_model_is_plain_also_with_a_score_or_value_head),
         cmocka_unit_test(tuner_layers_make_a_peft_state_before_anything_else),
         cmocka_unit_test(known_first_elements_make_a_composite),

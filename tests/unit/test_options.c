@@ -27,8 +27,9 @@ static void every_option_of_the_table_can_be_set(void **state)
         const char *key, *value;
     } special[] = {
         { "dtype", "bf16" },     { "format", "bin" }, { "max_shard_size", "5GB" },
-        { "readahead", "4MiB" }, { "uid", "0" },      { "gid", "10" },
-        { "mode", "444" },       { "threads", "3" },  { "timeout", "5" }
+        { "readahead", "4MiB" }, { "cache", "1MB" },  { "uid", "0" },
+        { "gid", "10" },         { "mode", "444" },   { "threads", "3" },
+        { "timeout", "5" },      { "names", "hub" }
     };
 
     for (const struct gf_option_info *info = gf_option_table; info->key; info++) {

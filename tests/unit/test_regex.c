@@ -86,6 +86,27 @@ static void an_answer_longer_than_guessed_is_whole(void **state)
     free(text);
 }
 
+static void finding_tells_where_groups_are(void **state)
+{
+    GF_AUTO(gf_regex) regex = make("b(c)?(d)(e)(f)(g)");
+    GF_AUTO(gf_regex) empty = make("^");
+    struct gf_span at[3];
+
+    (void)state;
+    assert_true(gf_regex_find(regex, "abcdefg", at, 3));
+    assert_int_equal(at[0].start, 1);
+    assert_int_equal(at[0].end, 7);
+    assert_int_equal(at[1].start, 2);
+    assert_int_equal(at[2].end, 4);
+    assert_true(gf_regex_find(regex, "abdefg", at, 3));
+    assert_int_equal(at[1].end, 0); /* took no part */
+    assert_int_equal(at[2].start, 2);
+    assert_false(gf_regex_find(regex, "abc", at, 3));
+    assert_true(gf_regex_find(empty, "a", at, 2));
+    assert_int_equal(at[0].end, 0);
+    assert_int_equal(at[1].end, 0); /* there is no such group */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -94,6 +115,7 @@ int main(void)
         cmocka_unit_test(a_pattern_that_never_ends_does_not_match),
         cmocka_unit_test(replacing_takes_groups_and_counts),
         cmocka_unit_test(an_answer_longer_than_guessed_is_whole),
+        cmocka_unit_test(finding_tells_where_groups_are),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

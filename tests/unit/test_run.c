@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "snapshot/run_int.h"
@@ -557,6 +558,78 @@ static void readers_and_the_poll_go_on_at_once(void **state)
         pthread_join(threads[i], NULL);
 }
 
+static void set_opening(struct gf_run *run, const char *path, uint64_t number)
+{
+    pthread_mutex_lock(&run->lock);
+    gf_run_slot(run, path)->opening = number;
+    pthread_cond_broadcast(&run->opened);
+    pthread_mutex_unlock(&run->lock);
+}
+
+struct waiter {
+    struct gf_run *run;
+    atomic_bool done;
+    int r;
+};
+
+static void *wait_for_it(void *arg)
+{
+    struct waiter *w = arg;
+    struct gf_snapshot *snapshot;
+
+    w->r = gf_run_snapshot(w->run, "checkpoint-1", &snapshot, NULL);
+    if (!w->r)
+        gf_snapshot_free(snapshot);
+    atomic_store(&w->done, true);
+    return NULL;
+}
+
+/* As if another thread were at a large one. */
+static void a_checkpoint_that_takes_long_does_not_block_the_others(void **state)
+{
+    struct t_run *t = *state;
+    GF_AUTO(gf_run) run = NULL;
+    struct waiter w = { 0 };
+    pthread_t thread;
+
+    for (unsigned i = 1; i <= 3; i++)
+        step(t, i);
+    run = open_run(t);
+    set_opening(run, "checkpoint-1", 1);
+    w.run = run;
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_it, &w), 0);
+    assert_true(value_at(run, "checkpoint-2/model.safetensors") == 2);
+    assert_true(value_at(run, "latest/model.safetensors") == 3);
+    /* A listing waits a while, then believes what names and markers say. */
+    expect_in(run, "",
+              "best>checkpoint-1 checkpoint-1 checkpoint-2 "
+              "checkpoint-3 latest>checkpoint-3");
+    gf_run_poll(run);
+    assert_false(atomic_load(&w.done));
+    set_opening(run, "checkpoint-1", 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(w.r, 0);
+    assert_true(value_at(run, "checkpoint-1/model.safetensors") == 1);
+}
+
+/* What another thread is opening is of files that are gone. */
+static void a_new_step_of_an_old_name_waits_for_nobody(void **state)
+{
+    struct t_run *t = *state;
+    GF_AUTO(gf_run) run = NULL;
+
+    step(t, 1);
+    step(t, 2);
+    run = open_run(t);
+    set_opening(run, "checkpoint-1", 1);
+    t_run_shell(t, "rm -r checkpoint-1");
+    poll_until_changed(run);
+    expect_in(run, "", "checkpoint-2 latest>checkpoint-2");
+    step(t, 1);
+    poll_until_changed(run);
+    assert_true(value_at(run, "checkpoint-1/model.safetensors") == 1);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, t_run_setup, t_run_teardown)
 
 int main(void)
@@ -581,6 +654,8 @@ int main(void)
         T(a_config_that_comes_later_is_served),
         T(a_listing_of_many_opens_few),
         T(readers_and_the_poll_go_on_at_once),
+        T(a_checkpoint_that_takes_long_does_not_block_the_others),
+        T(a_new_step_of_an_old_name_waits_for_nobody),
     };
 
     return cmocka_run_group_tests_name("run", tests, NULL, NULL);

@@ -55,6 +55,35 @@ static void outputs_are_split_as_the_hub_does(void **state)
     }
 }
 
+static void outputs_of_one_storage_stay_together(void **state)
+{
+    static const struct {
+        size_t n;
+        uint64_t sizes[6];
+        uint32_t storage[6], nshards, shard[6];
+    } table[] = {
+        { 4, { 4, 4, 4, 4 }, { 0, 1, 1, 0 }, 3, { 0, 1, 1, 2 } },
+        /* Together they are too large: a shard of their own, at once. */
+        { 4, { 4, 6, 6, 3 }, { 0, 1, 1, 0 }, 2, { 1, 0, 0, 1 } },
+        { 6, { 2, 3, 3, 3, 3, 5 }, { 0, 1, 2, 1, 2, 0 }, 3, { 0, 0, 1, 0, 1, 2 } },
+        { 5, { 6, 3, 3, 2, 2 }, { 0, 1, 1, 2, 2 }, 2, { 0, 1, 1, 1, 1 } },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        GF_AUTO(gf_catalog) catalog = t_catalog();
+        GF_AUTO(gf_view) view = view_of(catalog, table[i].sizes, table[i].n);
+        GF_AUTO_MEM uint32_t *shard = NULL;
+        uint32_t n = 0;
+
+        for (size_t k = 0; k < table[i].n; k++)
+            view->outputs[k].storage = table[i].storage[k];
+        GF_OK(gf_shard_plan(view, 10, &shard, &n, &t_err));
+        assert_int_equal(n, table[i].nshards);
+        assert_memory_equal(shard, table[i].shard, table[i].n * sizeof(*shard));
+    }
+}
+
 static void file_names_count_from_one(void **state)
 {
     static const struct {
@@ -131,6 +160,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(outputs_are_split_as_the_hub_does),
+        cmocka_unit_test(outputs_of_one_storage_stay_together),
         cmocka_unit_test(file_names_count_from_one),
         cmocka_unit_test(one_shard_is_one_plain_file),
         cmocka_unit_test(shards_come_with_their_index),

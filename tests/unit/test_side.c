@@ -46,15 +46,31 @@ static void the_nearest_file_wins(void **state)
 
     t_run_text(t, "config.json", "{\"a\":1}");
     t_run_text(t, "tokenizer.json", "root");
-    t_run_text(t, "vocab.json", "root");
+    t_run_text(t, "preprocessor_config.json", "root");
     t_run_text(t, "step-1/tokenizer.json", "step");
     t_run_text(t, "step-1/huggingface/tokenizer.json", "below");
-    t_run_text(t, "step-1/huggingface/merges.txt", "below");
+    t_run_text(t, "step-1/huggingface/generation_config.json", "below");
     t_run_text(t, "step-1/model.safetensors", "");
     t_run_text(t, "step-1/optimizer.bin", "");
     expect(t, "", "step-1",
-           "config.json={\"a\":1} merges.txt=below tokenizer.json=step vocab.json=root");
-    expect(t, "", "", "config.json={\"a\":1} tokenizer.json=root vocab.json=root");
+           "config.json={\"a\":1} generation_config.json=below "
+           "preprocessor_config.json=root tokenizer.json=step");
+    expect(t, "", "",
+           "config.json={\"a\":1} preprocessor_config.json=root tokenizer.json=root");
+}
+
+static void a_tokenizer_is_of_one_directory(void **state)
+{
+    struct t_run *t = *state;
+
+    t_run_text(t, "tokenizer.json", "root");
+    t_run_text(t, "vocab.json", "root");
+    t_run_text(t, "chat_template.jinja", "root");
+    t_run_text(t, "step-1/chat_template.jinja", "step");
+    t_run_text(t, "step-1/model.safetensors", "");
+    expect(t, "", "step-1", "chat_template.jinja=step tokenizer.json=root vocab.json=root");
+    t_run_text(t, "step-1/tokenizer.model", "step");
+    expect(t, "", "step-1", "chat_template.jinja=step tokenizer.model=step");
 }
 
 static void all_directories_up_to_source_are_searched(void **state)
@@ -63,12 +79,12 @@ static void all_directories_up_to_source_are_searched(void **state)
     struct gf_found tag = { .base = "global_step5" };
 
     t_run_text(t, "run/config.json", "{}");
-    t_run_text(t, "run/a/merges.txt", "");
-    t_run_text(t, "run/a/step-1/vocab.txt", "");
-    t_run_text(t, "run/a/step-1/global_step5/tokenizer.json", "");
-    t_run_text(t, "tokenizer.model", "");
+    t_run_text(t, "run/a/processor_config.json", "");
+    t_run_text(t, "run/a/step-1/tokenizer.json", "");
+    t_run_text(t, "run/a/step-1/global_step5/chat_template.jinja", "");
+    t_run_text(t, "generation_config.json", "");
     expect_of(t, "run", "a/step-1", &tag,
-              "config.json={} merges.txt tokenizer.json vocab.txt");
+              "chat_template.jinja config.json={} processor_config.json tokenizer.json");
 }
 
 static void a_step_as_source_has_its_runs_files(void **state)
@@ -165,6 +181,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(the_nearest_file_wins),
+        T(a_tokenizer_is_of_one_directory),
         T(all_directories_up_to_source_are_searched),
         T(a_step_as_source_has_its_runs_files),
         T(options_come_first_and_the_base_last),

@@ -3,9 +3,13 @@
 #include "t.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "source/dir.h"
@@ -150,6 +154,75 @@ static void what_is_no_regular_file_does_not_open_or_block(void **state)
     GF_FAILS(gf_dir_open(*state, "none", &src, &t_err), ENOENT, "none");
 }
 
+/* Opening a FIFO for reading, O_NONBLOCK or not, lets go a writer that waits for that. */
+static void what_is_refused_is_not_touched(void **state)
+{
+    struct gf_source *src = NULL;
+    pid_t writer;
+    int ignored;
+
+    mkfifo(at("src/fifo"), 0600);
+    writer = fork();
+    if (!writer) {
+        alarm(20);
+        _exit(open(at("src/fifo"), O_WRONLY) < 0);
+    }
+    usleep(100000); /* for it to wait */
+    GF_FAILS(gf_dir_open(*state, "fifo", &src, &t_err), EINVAL, "not a regular file");
+    usleep(100000);
+    assert_int_equal(waitpid(writer, &ignored, WNOHANG), 0);
+    kill(writer, SIGKILL);
+    assert_int_equal(waitpid(writer, &ignored, 0), writer);
+    gf_dir_free(*state);
+    GF_OK(gf_dir_local("/dev", false, &gf_limits_default, (struct gf_dir **)state, &t_err));
+    GF_FAILS(gf_dir_open(*state, "null", &src, &t_err), EINVAL, "not a regular file");
+}
+
+static void what_took_a_files_name_is_stale(void **state)
+{
+    struct gf_source *src;
+
+    GF_OK(gf_dir_open(*state, "a.txt", &src, &t_err));
+    assert_int_equal(unlink(at("src/a.txt")), 0);
+    mkfifo(at("src/a.txt"), 0600);
+    assert_int_equal(gf_source_check(src), -ESTALE);
+    gf_source_free(src);
+}
+
+static atomic_bool stop_renaming;
+
+static void *rename_on(void *unused)
+{
+    char from[256], to[256];
+
+    (void)unused;
+    snprintf(from, sizeof(from), "%s/x", root);
+    snprintf(to, sizeof(to), "%s/y", root);
+    while (!atomic_load(&stop_renaming)) {
+        rename(from, to);
+        rename(to, from);
+    }
+    return NULL;
+}
+
+/* Any rename makes the kernel doubt what ".." in a link leads to. */
+static void renames_elsewhere_do_no_harm(void **state)
+{
+    struct gf_dir_entry entry;
+    unsigned failed = 0;
+    pthread_t thread;
+
+    put("x", "");
+    symlink("../sub/../sub/b.txt", at("src/sub/up"));
+    atomic_store(&stop_renaming, false);
+    assert_int_equal(pthread_create(&thread, NULL, rename_on, NULL), 0);
+    for (unsigned i = 0; i < 100000; i++)
+        failed += gf_dir_stat(*state, "sub/up", &entry) != 0;
+    atomic_store(&stop_renaming, true);
+    pthread_join(thread, NULL);
+    assert_int_equal(failed, 0);
+}
+
 static void a_changed_file_is_stale_not_wrong(void **state)
 {
     struct gf_source *src;
@@ -277,6 +350,9 @@ int main(void)
         T(follow_links_allows_them),
         T(a_cache_snapshot_may_link_to_its_own_blobs),
         T(what_is_no_regular_file_does_not_open_or_block),
+        T(what_is_refused_is_not_touched),
+        T(what_took_a_files_name_is_stale),
+        T(renames_elsewhere_do_no_harm),
         T(a_changed_file_is_stale_not_wrong),
         T(a_pinned_file_survives_its_name),
         T(many_files_fit_in_few_descriptors),

@@ -3,7 +3,7 @@
 _gatherfs()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-    local commands='mount umount inspect export cat verify status doctor' command= word
+    local commands='mount umount inspect export cat verify status plan snapshot doctor' command= word
 
     COMPREPLY=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
@@ -13,8 +13,11 @@ _gatherfs()
     --dtype)
         COMPREPLY=($(compgen -W 'auto stored float32 bfloat16 float16' -- "$cur"))
         return ;;
+    --names)
+        COMPREPLY=($(compgen -W 'hub module' -- "$cur"))
+        return ;;
     --view)
-        COMPREPLY=($(compgen -W 'full raw' -- "$cur"))
+        COMPREPLY=($(compgen -W 'full raw adapter base' -- "$cur"))
         return ;;
     esac
     case $cur in

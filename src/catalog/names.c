@@ -1,16 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * names.c - module names as training frameworks spell them, without the wrappers.
- *
- *     module.module._orig_mod.model.layers.0._checkpoint_wrapped_module.mlp.weight
- *                             model.layers.0.                           mlp.weight
- *
- * Wrappers are whole components. The last component names the tensor itself and stays
- * whatever it is called.
- */
-#include <string.h>
+#include "catalog/names.h"
 
-#include "view/view_int.h"
+#include <string.h>
 
 static bool is(const char *s, size_t len, const char *word)
 {
@@ -52,4 +43,22 @@ void gf_name_unwrap(const char *name, char *buf)
             *buf++ = '.';
     }
     *buf = '\0';
+}
+
+bool gf_name_is_below(const char *name, const char *prefix)
+{
+    struct gf_components it = { .p = name };
+    const char *s;
+    size_t len;
+
+    while (gf_components_next(&it, &s, &len)) {
+        if (strncmp(prefix, s, len) != 0)
+            return false;
+        prefix += len;
+        if (!*prefix)
+            return it.p && *it.p;
+        if (*prefix++ != '.')
+            return false;
+    }
+    return false;
 }

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""live:JOB from outside: exports, mounts, schedules, and what becomes of them when trainers are
+killed, stopped, or started again."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from jobs import Job, eventually, steps, steps_in, values
+
+fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no /dev/fuse")
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """job(world, **options) -> Job, until the end of the test"""
+    rundir = tmp_path / "run"
+    rundir.mkdir(mode=0o700)
+    monkeypatch.setenv("GATHERFS_RUNDIR", str(rundir))
+    jobs = []
+
+    def start(world=2, name="job", **options):
+        jobs.append(Job(name, world, **options))
+        return jobs[-1]
+
+    yield start
+    for each in jobs:
+        each.end()
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+# ---------------------------------------------------------------- one step, whole
+
+
+LAYOUTS = [
+    dict(layout="rows"),
+    dict(layout="columns", tied=1),
+    dict(layout="flat", rows=37, columns=13, buffer=1),
+    dict(layout="replica", frozen=1),
+    dict(layout="rows", rows=3, frozen=1, tied=1, buffer=1),
+]
+
+
+@pytest.mark.parametrize("options", LAYOUTS, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize("world", [1, 3])
+def test_an_export_is_one_step(gatherfs, job, tmp_path, world, options):
+    source = job(world, step_ms=1, **options).source
+    seen = []
+    for i in range(3):
+        result = gatherfs.export(source, tmp_path / f"out{i}", "--json").ok()
+        step = json.loads(result.text)["step"]
+        tensors = values(read(tmp_path / f"out{i}" / "model.safetensors"))
+        frozen = tensors.pop("model.frozen.weight", {7.0})
+        assert frozen == {7.0}
+        assert set.union(*tensors.values()) == {float(step)}
+        assert ("lm_head.weight" in tensors) == ("tied" in options)
+        assert ("model.running.mean" in tensors) == ("buffer" in options)
+        seen.append(step)
+    assert seen == sorted(seen) and seen[0] < seen[2]
+
+
+def test_all_commands_read_a_job(gatherfs, job):
+    source = job(2, config='{"model_type": "gpt2"}').source
+    assert "job 'job', 2 ranks" in gatherfs.run("inspect", source).ok().text
+    assert json.loads(gatherfs.run("inspect", "--json", source).ok().text)["format"] == "live"
+    assert json.loads(gatherfs.cat(source, "config.json").ok().text)["model_type"] == "gpt2"
+    assert len(steps(gatherfs.cat(source, "model.safetensors").ok().out)) == 1
+    assert gatherfs.run("verify", source).code == 0
+    for options in (["--dtype", "bf16"], ["--bin"], ["--max-shard-size", "10kB"]):
+        gatherfs.run("verify", source, *options).ok()
+
+
+def test_an_exact_step(gatherfs, job, tmp_path):
+    source = job(2, step_ms=20).source
+    gatherfs.export(source, tmp_path / "out", "--step", 150).ok()
+    assert steps_in(tmp_path / "out") == ({150.0}, 1)
+    time.sleep(0.1)
+    line = gatherfs.export(source, tmp_path / "again", "--step", 150).failed(2)
+    assert "step 150 is over" in line
+
+
+# ---------------------------------------------------------------- mounts
+
+
+def copy(source, dest):
+    subprocess.run(["cp", "-r", source, dest], check=True, timeout=30)
+
+
+@fuse
+def test_a_copy_is_one_step_and_later_ones_are_newer(job, mount, tmp_path):
+    point = mount(job(2, layers=30, step_ms=1).source, "-o", "max_shard_size=20kB")
+    for i in range(2):
+        copy(point, tmp_path / f"copy{i}")
+    first, count = steps_in(tmp_path / "copy0")
+    assert len(first) == 1 and count > 10
+    # Within the lease everybody is given the same.
+    assert steps_in(tmp_path / "copy1")[0] == first
+    time.sleep(10.5)
+    copy(point, tmp_path / "later")
+    later = steps_in(tmp_path / "later")[0]
+    assert len(later) == 1 and later > first or max(later) > max(first)
+
+
+@fuse
+def test_looking_around_costs_the_job_nothing(gatherfs, job, mount):
+    source = job(2).source
+    point = mount(source)
+    for _ in range(3):
+        subprocess.run(["ls", "-laR", point], check=True, stdout=subprocess.DEVNULL)
+    status = json.loads(read(os.path.join(point, ".gatherfs/status.json")))
+    assert [rank["snapshots"] for rank in status["live"]["ranks"]] == [0, 0]
+    assert [rank["memory_bytes"] for rank in status["live"]["ranks"]] == [0, 0]
+    # Whoever asks for the step gets one, and then that one.
+    step = os.getxattr(point, "user.gatherfs.step").decode()
+    assert steps(read(os.path.join(point, "model.safetensors"))) == {float(step)}
+
+
+@fuse
+def test_an_open_file_keeps_its_step(job, mount):
+    point = mount(job(2, step_ms=1).source)
+    with open(os.path.join(point, "model.safetensors"), "rb") as f:
+        head = f.read(100)
+        step = os.getxattr(point, "user.gatherfs.step")
+        time.sleep(1)
+        assert os.getxattr(point, "user.gatherfs.step") == step
+        assert steps(head + f.read()) == {float(step)}
+
+
+@fuse
+def test_views_and_steps_are_directories(job, mount):
+    point = mount(job(2, step_ms=1).source)
+    first = steps(read(os.path.join(point, "full", "model.safetensors")))
+    held = os.listdir(os.path.join(point, "steps"))
+    assert [float(step) for step in held] == list(first)
+    assert steps(read(os.path.join(point, "steps", held[0], "model.safetensors"))) == first
+    assert not os.path.exists(os.path.join(point, "steps", "0"))
+    assert "steps" not in os.listdir(point)
+
+
+@fuse
+def test_the_last_step_survives_the_trainer(gatherfs, job, mount, tmp_path):
+    trainer = job(2, config='{"model_type": "gpt2"}')
+    point = mount(trainer.source)
+    step = steps(read(os.path.join(point, "model.safetensors")))
+    trainer.kill()
+    copy(point, tmp_path / "after")
+    assert steps_in(tmp_path / "after")[0] == step
+    assert json.loads(read(tmp_path / "after" / "config.json"))["model_type"] == "gpt2"
+    # The mount has it for others, too.
+    gatherfs.run("snapshot", trainer.source, tmp_path / "out").ok()
+    assert steps_in(tmp_path / "out")[0] == step
+    assert "has ended" in gatherfs.run("status", trainer.source).ok().text
+    gatherfs.unmount(point)
+    assert gatherfs.export(trainer.source, tmp_path / "late", "-o", "timeout=1").failed(1, 2)
+
+
+@fuse
+def test_without_any_step_a_killed_trainer_is_an_error(job, mount):
+    trainer = job(2)
+    point = mount(trainer.source)
+    trainer.kill()
+    time.sleep(0.2)
+    with pytest.raises(OSError):
+        read(os.path.join(point, "model.safetensors"))
+    assert "model.safetensors" in os.listdir(point)
+
+
+@fuse
+def test_the_state_at_the_end_is_kept(job, mount):
+    trainer = job(2, step_ms=5, steps=200, final_ms=8000)
+    point = mount(trainer.source)
+    start = time.monotonic()
+    trainer.wait()
+    assert time.monotonic() - start < 6
+    assert steps(read(os.path.join(point, "model.safetensors"))) == {200.0}
+
+
+@fuse
+def test_a_restarted_job_takes_over(job, mount):
+    first = job(2, step_ms=1)
+    point = mount(first.source)
+    path = os.path.join(point, "model.safetensors")
+    with open(path, "rb") as f:
+        old = f.read(64)
+        first.kill()
+        job(3, step_ms=1, run="two", first=100000, layers=5)
+        eventually(lambda: len(values(subprocess.check_output(["cat", path]))) == 5)
+        assert min(steps(subprocess.check_output(["cat", path]))) >= 100000
+        assert max(steps(old + f.read())) < 100000
+
+
+@fuse
+def test_a_stopped_job_is_not_waited_for_forever(job, mount):
+    trainer = job(2, step_ms=5)
+    point = mount(trainer.source, "-o", "timeout=2")
+    trainer.signal(signal.SIGSTOP)
+    start = time.monotonic()
+    with pytest.raises(OSError):
+        read(os.path.join(point, "model.safetensors"))
+    assert time.monotonic() - start < 10
+    trainer.signal(signal.SIGCONT)
+    assert len(steps(read(os.path.join(point, "model.safetensors")))) == 1
+
+
+@fuse
+def test_a_reader_that_is_killed_frees_its_step(gatherfs, job, mount, tmp_path):
+    source = job(2, step_ms=1).source
+    point = mount(source)
+    with open(os.path.join(point, ".gatherfs/status.json")) as f:
+        pid = json.load(f)["mount"]["pid"]
+    read(os.path.join(point, "model.safetensors"))
+    os.kill(pid, signal.SIGKILL)
+    subprocess.run(["umount", "-l", point], check=False)
+    gatherfs.export(source, tmp_path / "out").ok()
+    assert len(steps_in(tmp_path / "out")[0]) == 1
+
+
+# ---------------------------------------------------------------- several at a time
+
+
+@fuse
+def test_further_processes_ask_the_first(gatherfs, job, mount, tmp_path):
+    source = job(2, step_ms=2, frozen=1, layers=8).source
+    points = [mount(source) for _ in range(3)]
+    for point in points:
+        tensors = values(read(os.path.join(point, "model.safetensors")))
+        assert tensors.pop("model.frozen.weight") == {7.0}
+        assert len(set.union(*tensors.values())) == 1
+    gatherfs.export(source, tmp_path / "out").ok()
+    assert len(steps_in(tmp_path / "out")[0]) == 1
+    assert "ranks       2 of 2" in gatherfs.run("status", source).ok().text
+
+
+@fuse
+def test_when_the_first_is_killed_another_takes_over(job, mount):
+    source = job(2, step_ms=2).source
+    first, second = mount(source), mount(source)
+    path = os.path.join(second, "model.safetensors")
+    with open(os.path.join(first, ".gatherfs/status.json")) as f:
+        pid = json.load(f)["mount"]["pid"]
+    with open(path, "rb") as f:
+        head = f.read(64)
+        os.kill(pid, signal.SIGKILL)
+        subprocess.run(["umount", "-l", first], check=False)
+        assert len(steps(head + f.read())) == 1
+    time.sleep(11)
+    assert len(steps(subprocess.check_output(["cat", path]))) == 1
+    third = mount(source)
+    assert len(steps(read(os.path.join(third, "model.safetensors")))) == 1
+
+
+@fuse
+def test_a_schedule_runs_beside_a_mount(gatherfs, job, mount, tmp_path):
+    source = job(2, step_ms=10, steps=250, final_ms=8000).source
+    point = mount(source)
+    assert len(steps(read(os.path.join(point, "model.safetensors")))) == 1
+    gatherfs.run("snapshot", source, tmp_path / "c", "--every", 50, "--keep", 2, timeout=40).ok()
+    for name in os.listdir(tmp_path / "c"):
+        if name.startswith("checkpoint-"):
+            assert steps_in(tmp_path / "c" / name)[0] == {float(name.split("-")[1])}
+    assert os.readlink(tmp_path / "c" / "latest") in os.listdir(tmp_path / "c")
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_a_missing_job_is_one_line(gatherfs, job, tmp_path):
+    job(1, name="other")
+    for command in (["inspect"], ["export"], ["verify"], ["status"]):
+        dest = [tmp_path / "out"] if command == ["export"] else []
+        assert "no job 'nothing'" in gatherfs.run(*command, "live:nothing", *dest).failed(2)
+    assert not os.path.exists(tmp_path / "out")
+    assert "letters, digits" in gatherfs.run("inspect", "live:a b").failed(2)
+
+
+def test_missing_ranks_are_named(gatherfs, job, tmp_path):
+    trainer = job(3)
+    trainer.signal(signal.SIGKILL, 1)
+    line = gatherfs.export(trainer.source, tmp_path / "out", "-o", "timeout=1").failed(1)
+    assert "2 of 3 ranks are here; missing on this node: rank 1" in line
+
+
+# ---------------------------------------------------------------- status, snapshot
+
+
+def test_status_tells_how_the_job_is_doing(gatherfs, job):
+    source = job(2, metric=1, step_ms=5).source
+    text = gatherfs.run("status", source).ok().text
+    assert "ranks       2 of 2" in text
+    status = json.loads(gatherfs.run("status", "--json", source).ok().text)
+    assert status["world"] == 2 and len(status["ranks"]) == 2
+    assert {"step", "stall_ms", "memory_bytes", "snapshots"} <= set(status["ranks"][0])
+
+
+def test_a_snapshot_is_a_model_directory(gatherfs, job, tmp_path):
+    source = job(2, step_ms=1).source
+    gatherfs.run("snapshot", source, tmp_path / "out").ok()
+    assert len(steps_in(tmp_path / "out")[0]) == 1
+    assert "is no live job" in gatherfs.run("snapshot", tmp_path, tmp_path / "x").failed(2)
+    assert "--keep needs --every" in gatherfs.run(
+        "snapshot", source, tmp_path / "x", "--keep", 2
+    ).failed(2)
+
+
+def test_a_schedule_keeps_the_newest_and_the_best(gatherfs, job, tmp_path):
+    dest = tmp_path / "ckpt"
+    (dest / "checkpoint-7").mkdir(parents=True)  # the trainer's own
+    (dest / "checkpoint-7" / "model.safetensors").write_bytes(b"")
+    source = job(2, step_ms=10, steps=120, metric=1, final_ms=8000).source
+    result = gatherfs.run(
+        "snapshot", source, dest, "--every", 20, "--keep", 2, "--best", "loss:max", timeout=40
+    ).ok()
+    written = [int(line.split(":")[0].rsplit("-", 1)[1]) for line in result.text.splitlines()]
+    assert written == sorted(written) and written[-1] == 120
+    # A trainer that is late by a step is given the step it is at.
+    assert sum(step % 20 == 0 for step in written) >= len(written) - 1
+    left = sorted(name for name in os.listdir(dest) if not name.startswith("."))
+    best = os.readlink(dest / "best")
+    assert best == f"checkpoint-{written[0]}"
+    assert os.readlink(dest / "latest") == "checkpoint-120"
+    wanted = {f"checkpoint-{step}" for step in written[-2:]} | {best, "checkpoint-7"}
+    assert left == sorted(wanted | {"best", "latest"})
+    for name in wanted - {"checkpoint-7"}:
+        assert steps_in(dest / name)[0] == {float(name.split("-")[1])}
+
+
+def test_an_automatic_schedule_plans_with_the_jobs_own_times(gatherfs, job, tmp_path):
+    source = job(2, step_ms=10, steps=150, final_ms=8000).source
+    result = gatherfs.run("snapshot", source, tmp_path / "c", "--every", "auto", timeout=40).ok()
+    assert len(result.text.splitlines()) >= 2
+    assert os.readlink(tmp_path / "c" / "latest") == "checkpoint-150"
+
+
+def test_a_signal_ends_a_schedule(gatherfs, job, tmp_path):
+    source = job(2, step_ms=5).source
+    process = subprocess.Popen(
+        [gatherfs.binary, "snapshot", source, str(tmp_path / "c"), "--every", "200ms"],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() and process.stdout.readline()
+    process.terminate()
+    assert process.wait(10) == 0
+    process.stdout.close()
+    for name in os.listdir(tmp_path / "c"):
+        assert "part" not in name
+        if name.startswith("checkpoint-"):
+            assert len(steps_in(tmp_path / "c" / name)[0]) == 1
+    shutil.rmtree(tmp_path / "c")

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cmd_snapshot.c - checkpoints of a running job, taken from outside: one now, or by a schedule.
+ *
+ * The job never waits for the disk: a step is copied into shared memory while it trains, and
+ * written from there. Steps that a schedule names are asked for exactly; one that has passed
+ * by then is replaced by the newest.
+ */
+#include "base/math.h"
+#include "base/text.h"
+#include "snapshot/live.h"
+#include "snapshot/plan.h"
+#include "tools/cmd.h"
+#include "tools/export.h"
+#include "tools/retain.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define LOOK_MS 20      /* how often a schedule looks where the job is */
+#define MTBF 86400.0    /* --mtbf for --every auto */
+#define AUTO_FIRST 60.0 /* seconds until the second one, if the job has no step times yet */
+
+struct schedule {
+    struct gf_args *args;
+    struct gf_run *run;
+    struct gf_live *live;
+    struct gf_retain retain;
+    bool automatic;
+    uint64_t steps; /* every so many; 0: by time */
+    double seconds; /* every so long */
+    double mtbf;
+    uint64_t keep, jobs;
+    uint64_t last;  /* step written last, or where the job was at the start */
+    double last_at; /* when */
+    bool any;
+};
+
+static double now_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void pause_ms(unsigned ms)
+{
+    const struct timespec pause = { .tv_sec = ms / 1000,
+                                    .tv_nsec = (long)(ms % 1000) * 1000000 };
+
+    nanosleep(&pause, NULL);
+}
+
+/* ---------------------------------------------------------------- one of them */
+
+static void print_one(const struct gf_args *args, const char *dest,
+                      const struct gf_opened *from, const struct gf_export_result *result,
+                      const char *metric, const struct gf_kept *kept)
+{
+    const struct gf_snapshot_info *info = gf_snapshot_info(from->snapshot);
+    struct gf_text text = { 0 };
+    char size[GF_SIZE_TEXT];
+
+    if (gf_args_flag(args, "json")) {
+        gf_text_add(&text, "{\"dest\": ");
+        gf_text_json(&text, dest);
+        gf_text_printf(&text,
+                       ", \"step\": %" PRIu64 ", \"files\": %zu, \"bytes\": %" PRIu64
+                       ", \"seconds\": %.3f",
+                       info->step, from->dir->n, result->bytes, result->seconds);
+        if (kept && kept->has_metric)
+            gf_text_printf(&text, ", \"metric\": %.17g", kept->metric);
+        gf_text_add(&text, "}\n");
+    } else {
+        gf_text_printf(&text, "%s: %zu files, %s, step %" PRIu64, dest, from->dir->n,
+                       gf_size_text(result->bytes, size), info->step);
+        if (kept && kept->has_metric)
+            gf_text_printf(&text, ", %s %g", metric, kept->metric);
+        gf_text_printf(&text, ", in %.1f s\n", result->seconds);
+    }
+    fputs(text.s ? text.s : "", stdout);
+    fflush(stdout);
+    gf_text_done(&text);
+}
+
+static int snapshot_once(struct gf_args *args, struct gf_run *run, uint64_t jobs,
+                         struct gf_err *err)
+{
+    struct gf_export_result result;
+    struct gf_opened from;
+    int r = gf_opened_take(run, &from, err);
+
+    if (r)
+        return r;
+    r = gf_export_write(&from, args->word[1], args->word[0],
+                        gf_args_flag(args, "force") != NULL, (unsigned)jobs, &result, err);
+    if (!r) {
+        gf_print_warnings(from.snapshot);
+        print_one(args, args->word[1], &from, &result, NULL, NULL);
+    }
+    gf_opened_close(&from);
+    return r;
+}
+
+/* ---------------------------------------------------------------- a schedule */
+
+/* As it was published last: the job may be a step further by now. */
+static void find_metric(const struct schedule *s, struct gf_kept *kept)
+{
+    uint64_t at;
+
+    kept->has_metric = s->retain.metric &&
+                       gf_live_metric(s->live, s->retain.metric, &kept->metric, &at) &&
+                       kept->metric - kept->metric == 0;
+}
+
+static int write_one(struct schedule *s, const struct gf_opened *from, struct gf_err *err)
+{
+    struct gf_kept kept = { .step = gf_snapshot_info(from->snapshot)->step };
+    GF_AUTO_MEM char *path = NULL;
+    struct gf_export_result result;
+    bool ours;
+    int r = gf_retain_path(&s->retain, kept.step, &path, &ours, err);
+
+    if (r)
+        return r;
+    find_metric(s, &kept);
+    r = gf_export_write(from, path, s->args->word[0], ours, (unsigned)s->jobs, &result,
+                        err);
+    if (!r)
+        r = gf_retain_add(&s->retain, &kept, s->keep, err);
+    if (!r)
+        print_one(s->args, path, from, &result, s->retain.metric, &kept);
+    return r;
+}
+
+/* Which interval costs least, from what the job's own steps and snapshots take. */
+static void replan(struct schedule *s, const struct gf_live_progress *before, double wrote)
+{
+    struct gf_live_progress after;
+    struct gf_plan plan;
+    struct gf_plan_in in;
+
+    gf_live_progress(s->live, &after);
+    in = (struct gf_plan_in){
+        .step = (double)after.step_ns / 1e9,
+        .save = (double)(after.stall_ns - GF_MIN(before->stall_ns, after.stall_ns)) / 1e9,
+        .write = wrote,
+        .mtbf = s->mtbf,
+    };
+    /* A snapshot that cost training nothing that can be measured still has a price. */
+    in.save = GF_MAX(in.save, 1e-4);
+    s->seconds = AUTO_FIRST;
+    if (in.step > 0 && !gf_plan_interval(&in, &plan, NULL)) {
+        s->steps = plan.best.steps;
+        s->seconds = 0;
+    }
+}
+
+/* *step (may be NULL): exactly that one, if it is not over. */
+static int take_one(struct schedule *s, const uint64_t *step, struct gf_err *err)
+{
+    struct gf_live_progress before;
+    double start = now_seconds();
+    struct gf_opened from;
+    int r;
+
+    gf_live_progress(s->live, &before);
+    gf_live_refresh(s->live);
+    r = step ? gf_live_choose(s->live, step, err) : 0;
+    if (r == -ENOENT || r == -ETIMEDOUT || r == -EBUSY)
+        r = 0;
+    if (!r)
+        r = gf_opened_take(s->run, &from, err);
+    if (!r) {
+        s->last = gf_snapshot_info(from.snapshot)->step;
+        s->last_at = start;
+        s->any = true;
+        r = write_one(s, &from, err);
+        gf_opened_close(&from);
+    }
+    gf_live_choose(s->live, NULL, NULL);
+    gf_live_poll(s->live);
+    if (!r && s->automatic)
+        replan(s, &before, now_seconds() - start);
+    return r;
+}
+
+/* Is it time? *ret_step is the step to ask for, or 0: the newest. */
+static bool is_due(struct schedule *s, const struct gf_live_progress *p, uint64_t *ret_step)
+{
+    uint64_t next, ahead;
+
+    *ret_step = 0;
+    if (p->step < s->last)
+        s->last = p->step; /* the job went back to an earlier state */
+    if (s->automatic && !s->any)
+        return true;
+    if (!s->steps)
+        return now_seconds() - s->last_at >= s->seconds;
+    next = (s->last / s->steps + 1) * s->steps;
+    /* Asked for before the next look could be too late for it. */
+    ahead = 1 + (p->step_ns ? GF_MIN(2 * LOOK_MS * 1000000 / p->step_ns, 1000u) : 0);
+    if (p->step + ahead < next)
+        return false;
+    *ret_step = next;
+    return true;
+}
+
+static int job_is_gone(struct schedule *s, struct gf_err *err)
+{
+    if (s->any)
+        return gf_fail(err, ENOTCONN,
+                       "'%s' has gone; its last checkpoint is '%s/checkpoint-%" PRIu64 "'",
+                       s->args->word[0], s->args->word[1], s->last);
+    return gf_fail(err, ENOTCONN, "'%s' has gone before its first checkpoint",
+                   s->args->word[0]);
+}
+
+/* Until training is over (0), the job is gone for longer than timeout=, or a signal comes. */
+static int follow(struct schedule *s, struct gf_err *err)
+{
+    double seen = now_seconds();
+    unsigned patience = s->args->opt.timeout ? s->args->opt.timeout : 30;
+    int r = 0;
+
+    while (!r && !gf_export_is_stopped()) {
+        struct gf_live_progress p;
+        uint64_t step;
+
+        gf_live_progress(s->live, &p);
+        if (p.finished)
+            return s->any && p.step == s->last ? 0 : take_one(s, NULL, err);
+        if (p.connected) {
+            seen = now_seconds();
+            if (is_due(s, &p, &step))
+                r = take_one(s, step ? &step : NULL, err);
+        } else if (now_seconds() - seen > patience) {
+            return job_is_gone(s, err);
+        }
+        /* A restart in the middle of it: the next one will do. */
+        if (r == -ESTALE || r == -ENOTCONN || r == -ETIMEDOUT || r == -EBUSY) {
+            fprintf(stderr, "gatherfs: warning: %s\n", err->text);
+            s->last_at = now_seconds();
+            s->last = GF_MAX(s->last, p.step);
+            r = 0;
+        }
+        pause_ms(LOOK_MS);
+    }
+    /* A signal is how a schedule ends. */
+    return gf_export_is_stopped() ? 0 : r;
+}
+
+/* ---------------------------------------------------------------- options */
+
+static int parse_every(struct schedule *s, const char *text, struct gf_err *err)
+{
+    size_t digits = strspn(text, "0123456789");
+
+    if (!strcmp(text, "auto")) {
+        s->automatic = true;
+        return 0;
+    }
+    if (digits && !text[digits])
+        return gf_parse_number("--every", text, 1, UINT64_MAX / 4, &s->steps, err);
+    if (!digits || gf_parse_time(text, &s->seconds) || s->seconds <= 0)
+        return gf_fail(err, EINVAL,
+                       "--every: '%s' is neither a number of steps, nor a time such as "
+                       "10m, nor 'auto'",
+                       text);
+    return 0;
+}
+
+/* METRIC[:min|max] */
+static int parse_best(const char *text, char **ret, bool *ret_max, struct gf_err *err)
+{
+    const char *colon = strrchr(text, ':');
+
+    *ret_max = colon && !strcmp(colon, ":max");
+    if (colon && !*ret_max && strcmp(colon, ":min") != 0)
+        return gf_fail(err, EINVAL, "--best: '%s' is not METRIC, METRIC:min or METRIC:max",
+                       text);
+    *ret = colon ? strndup(text, (size_t)(colon - text)) : strdup(text);
+    if (!*ret)
+        return gf_nomem(err);
+    return **ret ? 0 : gf_fail(err, EINVAL, "--best: no metric in '%s'", text);
+}
+
+static int run_schedule(struct schedule *s, const char *every, struct gf_err *err)
+{
+    const char *best = gf_args_flag(s->args, "best"), *keep = gf_args_flag(s->args, "keep");
+    const char *mtbf = gf_args_flag(s->args, "mtbf");
+    GF_AUTO_MEM char *metric = NULL;
+    struct gf_live_progress p;
+    bool max = false;
+    int r = parse_every(s, every, err);
+
+    if (!r && best)
+        r = parse_best(best, &metric, &max, err);
+    if (!r && keep)
+        r = gf_parse_number("--keep", keep, 1, 1 << 20, &s->keep, err);
+    if (!r && mtbf && (gf_parse_time(mtbf, &s->mtbf) || s->mtbf <= 0))
+        r = gf_fail(err, EINVAL, "--mtbf: '%s' is no time such as 12h", mtbf);
+    if (!r)
+        r = gf_run_open(s->args->word[0], &s->args->opt, &s->run, err);
+    if (!r)
+        r = gf_retain_open(s->args->word[1], metric, max, &s->retain, err);
+    if (!r) {
+        s->live = gf_run_live(s->run);
+        gf_live_poll(s->live); /* training's end waits for us from now on */
+        gf_live_progress(s->live, &p);
+        s->last = p.step;
+        s->last_at = now_seconds();
+        gf_export_catch_signals();
+        r = follow(s, err);
+        gf_retain_done(&s->retain);
+    }
+    gf_run_free(s->run);
+    return r;
+}
+
+static int only_with_every(const struct gf_args *args, struct gf_err *err)
+{
+    static const char *const flags[] = { "keep", "best", "mtbf" };
+
+    for (size_t i = 0; i < GF_COUNT(flags); i++)
+        if (gf_args_flag(args, flags[i]))
+            return gf_fail(err, EINVAL, "--%s needs --every", flags[i]);
+    return 0;
+}
+
+static int run(struct gf_args *args, struct gf_err *err)
+{
+    const char *every = gf_args_flag(args, "every"), *text = gf_args_flag(args, "jobs");
+    struct schedule s = { .args = args, .mtbf = MTBF, .jobs = args->opt.threads };
+    GF_AUTO(gf_run) source = NULL;
+    int r = text ? gf_parse_number("--jobs", text, 1, 1024, &s.jobs, err) : 0;
+
+    if (!r && !gf_live_name(args->word[0]))
+        r = gf_fail(err, EINVAL,
+                    "'%s' is no live job (live:JOB); 'gatherfs export' takes checkpoints",
+                    args->word[0]);
+    if (r)
+        return r;
+    if (every)
+        return run_schedule(&s, every, err);
+    r = only_with_every(args, err);
+    if (!r)
+        r = gf_run_open(args->word[0], &args->opt, &source, err);
+    return r ? r : snapshot_once(args, source, s.jobs, err);
+}
+
+const struct gf_cmd gf_cmd_snapshot = {
+    .name = "snapshot",
+    .words = "live:JOB DEST",
+    .summary = "write the weights of a running job, once or by a schedule",
+    .min_words = 2,
+    .max_words = 2,
+    .shared = true,
+    .flags = { { "every", 0, "N|TIME|auto",
+                 "again and again, into DEST/checkpoint-STEP: steps, 10m, or what costs "
+                 "least" },
+               { "keep", 0, "N", "of these, only the newest N (and the best)" },
+               { "best", 0, "METRIC[:min|max]",
+                 "link DEST/best by what the job publishes (default: min)" },
+               { "mtbf", 0, "TIME",
+                 "between two failures of the job, for auto (default: 1d)" },
+               { "jobs", 'j', "N", "threads (default: one for each processor)" },
+               { "force", 0, NULL, "replace what is in DEST (without --every)" },
+               { "json", 0, NULL, "print each result as one JSON object" } },
+    .details =
+        "Without --every DEST becomes a model directory, as from 'gatherfs export'. With "
+        "it,\n"
+        "DEST holds checkpoint-STEP directories and the links latest and best; each "
+        "appears\n"
+        "when all of it is on disk, and an old one goes only after that. It ends with the\n"
+        "job, or by a signal. Checkpoints that others put into DEST are left alone.\n"
+        "\n"
+        "Examples:\n"
+        "  gatherfs snapshot live:run7 /data/now\n"
+        "  gatherfs snapshot live:run7 /data/run7 --every 500 --keep 3 --best eval_loss\n"
+        "  gatherfs snapshot live:run7 /data/run7 --every auto --mtbf 12h --keep 2\n",
+    .run = run,
+};
