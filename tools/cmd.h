@@ -42,8 +42,7 @@ struct gf_cmd {
 };
 
 extern const struct gf_cmd gf_cmd_mount, gf_cmd_umount, gf_cmd_inspect, gf_cmd_export,
-    gf_cmd_cat, gf_cmd_verify, gf_cmd_status, gf_cmd_plan, gf_cmd_snapshot,
-    gf_cmd_doctor;
+    gf_cmd_cat, gf_cmd_verify, gf_cmd_status, gf_cmd_plan, gf_cmd_snapshot, gf_cmd_doctor;
 
 struct gf_args {
     const struct gf_cmd *cmd;

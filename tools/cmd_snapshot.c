@@ -36,7 +36,14 @@ struct schedule {
     uint64_t keep, jobs;
     uint64_t last;  /* step written last, or where the job was at the start */
     double last_at; /* when */
-    bool any;
+    bool any;       /* a step was taken */
+    bool wrote;     /* and is on disk: */
+    uint64_t wrote_step;
+    bool full;       /* the step taken last found no room */
+    bool ending;     /* this is the job's last */
+    bool has_metric; /* as it was published last, and at which step */
+    double metric;
+    uint64_t metric_at;
 };
 
 static double now_seconds(void)
@@ -59,7 +66,7 @@ static void pause_ms(unsigned ms)
 
 static void print_one(const struct gf_args *args, const char *dest,
                       const struct gf_opened *from, const struct gf_export_result *result,
-                      const char *metric, const struct gf_kept *kept)
+                      const char *name, const double *metric)
 {
     const struct gf_snapshot_info *info = gf_snapshot_info(from->snapshot);
     struct gf_text text = { 0 };
@@ -72,14 +79,14 @@ static void print_one(const struct gf_args *args, const char *dest,
                        ", \"step\": %" PRIu64 ", \"files\": %zu, \"bytes\": %" PRIu64
                        ", \"seconds\": %.3f",
                        info->step, from->dir->n, result->bytes, result->seconds);
-        if (kept && kept->has_metric)
-            gf_text_printf(&text, ", \"metric\": %.17g", kept->metric);
+        if (metric)
+            gf_text_printf(&text, ", \"metric\": %.17g", *metric);
         gf_text_add(&text, "}\n");
     } else {
         gf_text_printf(&text, "%s: %zu files, %s, step %" PRIu64, dest, from->dir->n,
                        gf_size_text(result->bytes, size), info->step);
-        if (kept && kept->has_metric)
-            gf_text_printf(&text, ", %s %g", metric, kept->metric);
+        if (metric)
+            gf_text_printf(&text, ", %s %g", name, *metric);
         gf_text_printf(&text, ", in %.1f s\n", result->seconds);
     }
     fputs(text.s ? text.s : "", stdout);
@@ -108,34 +115,69 @@ static int snapshot_once(struct gf_args *args, struct gf_run *run, uint64_t jobs
 
 /* ---------------------------------------------------------------- a schedule */
 
-/* As it was published last: the job may be a step further by now. */
-static void find_metric(const struct schedule *s, struct gf_kept *kept)
+/* Only what was published after the checkpoint before (`after`, unless this is the first) and
+ * not after this one says something about it. The job goes on meanwhile, so this is called
+ * before the step is taken and after it is written. */
+static void find_metric(struct schedule *s, const uint64_t *after, uint64_t step)
 {
+    double value;
     uint64_t at;
 
-    kept->has_metric = s->retain.metric &&
-                       gf_live_metric(s->live, s->retain.metric, &kept->metric, &at) &&
-                       kept->metric - kept->metric == 0;
+    if (s->retain.metric && gf_live_metric(s->live, s->retain.metric, &value, &at) &&
+        value - value == 0 && at <= step && (!after || at > *after)) {
+        s->has_metric = true;
+        s->metric = value;
+        s->metric_at = at;
+    }
 }
 
-static int write_one(struct schedule *s, const struct gf_opened *from, struct gf_err *err)
+static void warn(const struct gf_err *err)
 {
-    struct gf_kept kept = { .step = gf_snapshot_info(from->snapshot)->step };
-    GF_AUTO_MEM char *path = NULL;
+    fprintf(stderr, "gatherfs: warning: %s\n", err->text);
+}
+
+/* Somebody else's checkpoint of that step, or a full disk, ends no schedule; but one that
+ * never wrote anything, or does not have the last step, has not done what it is for. */
+static int forgive(struct schedule *s, int r, const struct gf_err *err)
+{
+    bool full = r == -ENOSPC || r == -EDQUOT;
+
+    if (r != -EEXIST && r != -ENOTEMPTY && (!full || !s->wrote || s->ending))
+        return r;
+    s->full = full;
+    warn(err);
+    return 0;
+}
+
+static int write_one(struct schedule *s, const struct gf_opened *from,
+                     const uint64_t *after, struct gf_err *err)
+{
+    uint64_t step = gf_snapshot_info(from->snapshot)->step;
     struct gf_export_result result;
-    bool ours;
-    int r = gf_retain_path(&s->retain, kept.step, &path, &ours, err);
+    GF_AUTO_MEM char *path = NULL;
+    const double *metric = NULL;
+    bool replace;
+    int r = gf_retain_begin(&s->retain, step, from->dir, &path, &replace, err);
 
     if (r)
-        return r;
-    find_metric(s, &kept);
-    r = gf_export_write(from, path, s->args->word[0], ours, (unsigned)s->jobs, &result,
+        return forgive(s, r, err);
+    find_metric(s, after, step);
+    r = gf_export_write(from, path, s->args->word[0], replace, (unsigned)s->jobs, &result,
                         err);
-    if (!r)
-        r = gf_retain_add(&s->retain, &kept, s->keep, err);
-    if (!r)
-        print_one(s->args, path, from, &result, s->retain.metric, &kept);
-    return r;
+    if (r) {
+        gf_retain_cancel(&s->retain);
+        return forgive(s, r, err);
+    }
+    find_metric(s, after, step);
+    if (s->has_metric && s->metric_at <= step)
+        metric = &s->metric;
+    s->wrote = true;
+    s->full = false;
+    s->wrote_step = step;
+    if (gf_retain_commit(&s->retain, metric, s->keep, err))
+        warn(err); /* the checkpoint itself is there */
+    print_one(s->args, path, from, &result, s->retain.metric, metric);
+    return 0;
 }
 
 /* Which interval costs least, from what the job's own steps and snapshots take. */
@@ -166,10 +208,14 @@ static int take_one(struct schedule *s, const uint64_t *step, struct gf_err *err
 {
     struct gf_live_progress before;
     double start = now_seconds();
+    uint64_t last = s->last;
+    const uint64_t *after = s->any ? &last : NULL;
     struct gf_opened from;
     int r;
 
     gf_live_progress(s->live, &before);
+    s->has_metric = false;
+    find_metric(s, after, UINT64_MAX);
     gf_live_refresh(s->live);
     r = step ? gf_live_choose(s->live, step, err) : 0;
     if (r == -ENOENT || r == -ETIMEDOUT || r == -EBUSY)
@@ -180,7 +226,7 @@ static int take_one(struct schedule *s, const uint64_t *step, struct gf_err *err
         s->last = gf_snapshot_info(from.snapshot)->step;
         s->last_at = start;
         s->any = true;
-        r = write_one(s, &from, err);
+        r = write_one(s, &from, after, err);
         gf_opened_close(&from);
     }
     gf_live_choose(s->live, NULL, NULL);
@@ -213,10 +259,10 @@ static bool is_due(struct schedule *s, const struct gf_live_progress *p, uint64_
 
 static int job_is_gone(struct schedule *s, struct gf_err *err)
 {
-    if (s->any)
+    if (s->wrote)
         return gf_fail(err, ENOTCONN,
                        "'%s' has gone; its last checkpoint is '%s/checkpoint-%" PRIu64 "'",
-                       s->args->word[0], s->args->word[1], s->last);
+                       s->args->word[0], s->args->word[1], s->wrote_step);
     return gf_fail(err, ENOTCONN, "'%s' has gone before its first checkpoint",
                    s->args->word[0]);
 }
@@ -233,8 +279,10 @@ static int follow(struct schedule *s, struct gf_err *err)
         uint64_t step;
 
         gf_live_progress(s->live, &p);
-        if (p.finished)
-            return s->any && p.step == s->last ? 0 : take_one(s, NULL, err);
+        if (p.finished) {
+            s->ending = true;
+            return s->any && !s->full && p.step == s->last ? 0 : take_one(s, NULL, err);
+        }
         if (p.connected) {
             seen = now_seconds();
             if (is_due(s, &p, &step))
@@ -244,7 +292,7 @@ static int follow(struct schedule *s, struct gf_err *err)
         }
         /* A restart in the middle of it: the next one will do. */
         if (r == -ESTALE || r == -ENOTCONN || r == -ETIMEDOUT || r == -EBUSY) {
-            fprintf(stderr, "gatherfs: warning: %s\n", err->text);
+            warn(err);
             s->last_at = now_seconds();
             s->last = GF_MAX(s->last, p.step);
             r = 0;

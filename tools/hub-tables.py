@@ -18,7 +18,6 @@ sys.path[:0] = [os.path.join(ROOT, "tests"), os.path.join(ROOT, "tests", "hf")]
 
 from transformers import conversion_mapping  # noqa: E402
 from transformers.core_model_loading import (  # noqa: E402
-    Chunk,
     Concatenate,
     MergeModulelist,
     PrefixChange,
@@ -159,7 +158,10 @@ def all_models():
     for model_type in list(CONFIG_MAPPING.keys()):
         for model_class in model_classes(model_type):
             # The default config says what is inside; the tiny one is there for all that it lacks.
-            for config in (few_layers, lambda kind: tiny_config(kind, model_class.__name__)):
+            for config in (
+                few_layers,
+                lambda kind, name=model_class.__name__: tiny_config(kind, name),
+            ):
                 try:
                     with torch.device("meta"):
                         model = model_class(config(model_type))
@@ -263,14 +265,18 @@ def write(kind, text):
         f.write(text)
 
 
-def main():
+def rows_of_mapping():
     mapping = conversion_mapping._build_checkpoint_conversion_mapping()
-    rows = {name: [row(rule) for rule in rules] for name, rules in mapping.items()}
+    return {name: [row(rule) for rule in rules] for name, rules in mapping.items()}
+
+
+def main():
+    rows = rows_of_mapping()
     for kind, about in ABOUT.items():
         write(kind, families(kind, about, rows))
-    keep, bases = what_matters(mapping)
+    keep, bases = what_matters(rows)
     write("models", models(keep, bases))
-    write("types", types(keep, mapping))
+    write("types", types(keep, rows))
 
 
 if __name__ == "__main__":

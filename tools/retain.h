@@ -8,7 +8,10 @@
  *     DEST/best -> checkpoint-40       by a metric
  *     DEST/.gatherfs-snapshots.json    which of them are ours, with their metrics
  *
- * Only what that list names is ever deleted; a trainer's own checkpoints may stand beside.
+ * Only what that list names is ever deleted; a trainer's own checkpoints may stand beside. The
+ * list knows a directory by its inode, the time it was made, and the files written into it:
+ * another one of that name, a link to one, or one with anything else in it is not ours any
+ * more. An entry is on the list before its directory is.
  */
 #ifndef GF_TOOLS_RETAIN_H
 #define GF_TOOLS_RETAIN_H
@@ -19,11 +22,15 @@
 
 #include "base/err.h"
 #include "base/vec.h"
+#include "snapshot/snapshot.h"
 
 struct gf_kept {
     uint64_t step;
     bool has_metric;
     double metric;
+    char id[48];  /* the directory's inode, and when that was made (0: unknown here) */
+    char **names; /* of the files in it */
+    size_t n;
 };
 
 struct gf_retain {
@@ -38,13 +45,16 @@ int gf_retain_open(const char *dest, const char *metric, bool max, struct gf_ret
                    struct gf_err *err);
 void gf_retain_done(struct gf_retain *retain);
 
-/* DEST/checkpoint-STEP, to be freed. *ret_ours: it is there, and on the list. */
-int gf_retain_path(const struct gf_retain *retain, uint64_t step, char **ret,
-                   bool *ret_ours, struct gf_err *err);
-
-/* That one is on disk now: the list and the links follow, and of what is ours all but the
- * newest `keep` (0: all stay) and the best are deleted. */
-int gf_retain_add(struct gf_retain *retain, const struct gf_kept *fresh, uint64_t keep,
-                  struct gf_err *err);
+/* A checkpoint of these files will be written at DEST/checkpoint-STEP: *ret, to be freed, to
+ * be given to gf_export_write(). *ret_replace: an earlier one of ours is there. EEXIST: what
+ * is there is somebody else's. */
+int gf_retain_begin(struct gf_retain *retain, uint64_t step, const struct gf_vdir *files,
+                    char **ret, bool *ret_replace, struct gf_err *err);
+/* It could not be written. */
+void gf_retain_cancel(struct gf_retain *retain);
+/* It is on disk now: the list and the links follow, and of what is ours all but the newest
+ * `keep` (0: all stay) and the best are deleted. `metric` may be NULL. */
+int gf_retain_commit(struct gf_retain *retain, const double *metric, uint64_t keep,
+                     struct gf_err *err);
 
 #endif

@@ -28,6 +28,12 @@ void gf_regex_free(struct gf_regex *regex)
     free(regex);
 }
 
+void gf_regex_limit(struct gf_regex *regex, uint32_t steps)
+{
+    pcre2_set_match_limit(regex->limits, steps);
+    pcre2_set_depth_limit(regex->limits, steps);
+}
+
 int gf_regex_new(const char *pattern, struct gf_regex **ret, struct gf_err *err)
 {
     GF_AUTO(gf_regex) regex = NULL;
@@ -52,8 +58,7 @@ int gf_regex_new(const char *pattern, struct gf_regex **ret, struct gf_err *err)
     if (!regex->limits || !regex->gave_up)
         return gf_nomem(err);
     atomic_init(regex->gave_up, false);
-    pcre2_set_match_limit(regex->limits, MATCH_LIMIT);
-    pcre2_set_depth_limit(regex->limits, MATCH_LIMIT);
+    gf_regex_limit(regex, MATCH_LIMIT);
     *ret = gf_take(&regex);
     return 0;
 }

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/auto.h"
 #include "base/err.h"
@@ -20,6 +21,9 @@ struct gf_regex;
 int gf_regex_new(const char *pattern, struct gf_regex **ret, struct gf_err *err);
 void gf_regex_free(struct gf_regex *regex);
 GF_DEFINE_AUTO(gf_regex);
+
+/* Steps of backtracking in one match, instead of the 100000 that are allowed. */
+void gf_regex_limit(struct gf_regex *regex, uint32_t steps);
 
 /* re.match / re.search: at the start of the text, or anywhere in it. */
 bool gf_regex_matches_start(const struct gf_regex *regex, const char *text);

@@ -120,6 +120,13 @@ void gf_text_json_ascii(struct gf_text *text, const char *s)
     add_string(text, s, true);
 }
 
+bool gf_ends_with(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), k = strlen(suffix);
+
+    return n >= k && memcmp(s + n - k, suffix, k) == 0;
+}
+
 const char *gf_size_text(uint64_t bytes, char buf[GF_SIZE_TEXT])
 {
     static const char *const units[] = { "B", "kB", "MB", "GB", "TB", "PB", "EB" };

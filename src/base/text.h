@@ -27,6 +27,8 @@ void gf_text_printf(struct gf_text *text, const char *fmt, ...)
 void gf_text_json(struct gf_text *text, const char *s);
 /* As Python's json.dumps() does by default (ensure_ascii=True): \uXXXX past ASCII. */
 void gf_text_json_ascii(struct gf_text *text, const char *s);
+bool gf_ends_with(const char *s, const char *suffix);
+
 /* "1.3 GB" into buf: decimal units, for people. */
 #define GF_SIZE_TEXT 32
 const char *gf_size_text(uint64_t bytes, char buf[GF_SIZE_TEXT]);

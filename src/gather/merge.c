@@ -16,6 +16,7 @@
  */
 #include "gather/merge.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -96,9 +97,35 @@ static void block(const struct gf_delta *d, uint64_t row, uint64_t rows, uint64_
     }
 }
 
+/* Factors of columns that one read needs for all its runs: they are taken of all of W, so they
+ * stay until the read is over, however small the cache is. Those of further merges of the
+ * same weight are only in the cache. */
+struct held {
+    const struct gf_resident_item *at[2];
+};
+
+static bool keep(struct held *held, const struct gf_resident_item *item)
+{
+    for (size_t i = 0; i < GF_COUNT(held->at); i++) {
+        if (held->at[i] == item)
+            return false;
+        if (!held->at[i]) {
+            held->at[i] = item;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void let_go(const struct gf_gather *g, const struct held *held)
+{
+    for (size_t i = 0; i < GF_COUNT(held->at); i++)
+        gf_resident_put(g->resident, held->at[i]);
+}
+
 static int chain(const struct gf_gather *g, const struct gf_expr *expr,
                  const struct gf_merge *merge, uint64_t at, uint64_t count, uint8_t *work,
-                 struct gf_scratch *scratch, struct gf_fault *fault);
+                 struct gf_scratch *scratch, struct held *held, struct gf_fault *fault);
 
 /* ---- DoRA ---- */
 
@@ -169,6 +196,7 @@ static int load_factors(void *ctx, float *values)
     const float *m = norms->magnitude.at + (d->flipped ? 0 : norms->row);
     uint64_t n = d->flipped ? d->cols : norms->rows;
     struct gf_scratch scratch = { 0 };
+    struct held held = { 0 };
     int r = 0;
 
     memset(values, 0, n * sizeof(*values));
@@ -180,13 +208,14 @@ static int load_factors(void *ctx, float *values)
         size_t rows = (size_t)GF_MIN(norms->rows - i, GF_TILE_ROWS);
 
         r = chain(d->gather, d->expr, d->merge->under, (norms->row + i) * d->cols,
-                  rows * d->cols, scratch.weights, &scratch, norms->fault);
+                  rows * d->cols, scratch.weights, &scratch, &held, norms->fault);
         if (!r)
             add_squares(d, norms->row + i, rows, scratch.weights,
                         values + (d->flipped ? 0 : i));
     }
     for (uint64_t i = 0; i < n && !r; i++)
         values[i] = m[i] / sqrtf(values[i]);
+    let_go(d->gather, &held);
     gf_scratch_done(&scratch);
     return r;
 }
@@ -214,8 +243,8 @@ static int hold_factors(struct gf_delta *d, uint64_t row, uint64_t *rows,
     r = gf_resident_get(d->gather->resident, &key, d->flipped ? d->cols : norms.rows,
                         load_factors, &norms, ret);
     gf_operand_put(d->gather, &norms.magnitude);
-    if (r)
-        return r == -ENOMEM ? gf_fault_set(fault, NULL, 0, 0, r) : r;
+    if (r) /* without a fault of its own: no memory, or another thread's load failed */
+        return fault && fault->code ? r : gf_fault_set(fault, NULL, 0, 0, r);
     d->factor = (*ret)->values;
     d->factor_at = d->flipped ? 0 : norms.row;
     return 0;
@@ -225,7 +254,7 @@ static int hold_factors(struct gf_delta *d, uint64_t row, uint64_t *rows,
 
 /* Elements [at, at + count) of W, in `work`, to those of W'. */
 static int merge(struct gf_delta *d, uint64_t at, uint64_t count, uint8_t *work,
-                 struct gf_fault *fault)
+                 struct held *held, struct gf_fault *fault)
 {
     int r = 0;
 
@@ -242,7 +271,8 @@ static int merge(struct gf_delta *d, uint64_t at, uint64_t count, uint8_t *work,
             replace(d, row, rows, col, cols, work);
         else if (!r)
             block(d, row, rows, col, cols, work);
-        gf_resident_put(d->gather->resident, factors);
+        if (!factors || !d->flipped || !keep(held, factors))
+            gf_resident_put(d->gather->resident, factors);
         work += rows * cols * gf_dtype_size(d->merge->dtype);
         at += rows * cols;
         count -= rows * cols;
@@ -250,26 +280,36 @@ static int merge(struct gf_delta *d, uint64_t at, uint64_t count, uint8_t *work,
     return r;
 }
 
+static bool same_weight(const struct gf_merge *a, const struct gf_merge *b)
+{
+    uint64_t x, y;
+
+    return a->dtype == b->dtype && !gf_shape_numel(a->shape, &x) &&
+           !gf_shape_numel(b->shape, &y) && x == y;
+}
+
 /* Elements [at, at + count) of the weight that `merge` makes (NULL: of W as it is stored),
  * in the dtype of the outermost merge. */
 static int chain(const struct gf_gather *g, const struct gf_expr *expr,
                  const struct gf_merge *m, uint64_t at, uint64_t count, uint8_t *work,
-                 struct gf_scratch *scratch, struct gf_fault *fault)
+                 struct gf_scratch *scratch, struct held *held, struct gf_fault *fault)
 {
     const struct gf_bound *bound = &g->bound[expr->catalog];
     struct gf_delta delta;
     int r;
 
+    assert(!m || !m->under || same_weight(m, m->under));
+
     if (!m)
         return gf_leaf_read(bound, gf_catalog_at(bound->catalog, expr->tensor),
                             expr->first + (at - expr->merge_first), count,
                             expr->merge->dtype, work, scratch, fault);
-    r = chain(g, expr, m->under, at, count, work, scratch, fault);
+    r = chain(g, expr, m->under, at, count, work, scratch, held, fault);
     if (r)
         return r;
     r = gf_delta_open(&delta, g, expr, m, scratch, fault);
     if (!r)
-        r = merge(&delta, at, count, work, fault);
+        r = merge(&delta, at, count, work, held, fault);
     gf_delta_close(&delta);
     return r;
 }
@@ -281,6 +321,7 @@ int gf_merge_read(const struct gf_gather *g, const struct gf_expr *expr, uint64_
     enum gf_dtype dtype = expr->merge->dtype;
     gf_convert_fn *convert = gf_convert_get(dtype, expr->to);
     uint64_t at = expr->merge_first + (first - expr->first);
+    struct held held = { 0 };
     int r = 0;
 
     if (convert && gf_scratch_grow(&scratch->weights, &scratch->weights_size,
@@ -290,12 +331,13 @@ int gf_merge_read(const struct gf_gather *g, const struct gf_expr *expr, uint64_
         uint64_t n = GF_MIN(count, RUN_ELEMENTS);
 
         r = chain(g, expr, expr->merge, at, n, convert ? scratch->weights : dst, scratch,
-                  fault);
+                  &held, fault);
         if (!r && convert)
             convert(dst, scratch->weights, n);
         dst += n * gf_dtype_size(expr->to);
         at += n;
         count -= n;
     }
+    let_go(g, &held);
     return r;
 }

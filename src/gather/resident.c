@@ -19,7 +19,8 @@ struct slot {
     struct slot *newer, *older; /* among those that nobody holds */
     size_t bytes;
     unsigned holders;
-    bool ready, failed;
+    bool ready;
+    int failed; /* the error of those who waited for it */
 };
 
 struct gf_resident {
@@ -161,27 +162,22 @@ int gf_resident_get(struct gf_resident *r, const struct gf_resident_key *key, ui
                     gf_resident_load_fn *load, void *ctx,
                     const struct gf_resident_item **ret)
 {
-    struct slot *slot = NULL;
-    int code = 0;
+    struct slot **at, *slot;
+    int code;
 
     pthread_mutex_lock(&r->lock);
-    while (!slot && !code) {
-        struct slot **at = place(r, key);
-
-        slot = *at;
-        if (!slot) {
-            code = load_new(r, at, n, key, load, ctx, &slot);
-            continue;
-        }
+    at = place(r, key);
+    slot = *at;
+    if (!slot) {
+        code = load_new(r, at, n, key, load, ctx, &slot);
+    } else {
         if (slot->holders++ == 0)
             idle_remove(r, slot);
         while (!slot->ready && !slot->failed)
             pthread_cond_wait(&r->loaded, &r->lock);
-        if (slot->failed) { /* tries itself, so that the caller learns why */
-            if (--slot->holders == 0)
-                free(slot);
-            slot = NULL;
-        }
+        code = slot->failed;
+        if (code && --slot->holders == 0)
+            free(slot);
     }
     pthread_mutex_unlock(&r->lock);
     if (!code)

@@ -3,7 +3,7 @@
  * resident.h - the small matrices of an adapter, kept in memory as float32.
  *
  * Each is loaded once by the first thread that asks; others that want the same one wait for
- * it, those that want another one do not. What nobody holds is evicted, least recently used
+ * it, and fail with it; those that want another one do not wait. What nobody holds is evicted, least recently used
  * first, while all of it together is more than the budget; what is held stays, so the
  * budget may be passed by what the reads under way need.
  *

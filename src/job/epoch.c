@@ -5,12 +5,10 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/math.h"
 #include "base/vec.h"
 
-#define TICK_MS 50
 #define SLOTS 2u /* that we ask of a publisher */
 
 const struct gf_lease_times gf_lease_times_default = { 10000, 300000, 900000 };
@@ -161,7 +159,8 @@ static void drop_old_leases(struct gf_epochs *es, int64_t now)
     es->leases.n = n;
 }
 
-/* Epochs that are over, or were promised and never asked for, when somebody has another. */
+/* Epochs that are over, or were promised and never asked for, when somebody has another; of a
+ * certain step, when who asked has gone. */
 static void forget(struct gf_epochs *es)
 {
     size_t n = 0;
@@ -171,7 +170,8 @@ static void forget(struct gf_epochs *es)
         int state = atomic_load(&e->state);
 
         if (e == es->current || state == BOUND || state == BINDING || e->opens ||
-            (state == PROMISED && e->has_want) || has_lease(es, e)) {
+            (state == PROMISED && e->has_want && atomic_load(&e->refs) > 1) ||
+            has_lease(es, e)) {
             es->all.at[n++] = e;
             continue;
         }
@@ -244,17 +244,6 @@ static bool make_room(struct gf_epochs *es, const struct gf_epoch *fresh)
 
 /* ---------------------------------------------------------------- binding */
 
-static void wait_a_tick(struct gf_epochs *es)
-{
-    struct timespec tick;
-
-    clock_gettime(CLOCK_MONOTONIC, &tick);
-    tick.tv_nsec += TICK_MS * 1000000;
-    tick.tv_sec += tick.tv_nsec / 1000000000;
-    tick.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&es->bound, &es->lock, &tick);
-}
-
 /* Somebody else is binding it, or another one: there is one step at a time. */
 static int wait_turn(struct gf_epochs *es, struct gf_epoch *e, const struct gf_wait *wait,
                      struct gf_err *err)
@@ -272,7 +261,7 @@ static int wait_turn(struct gf_epochs *es, struct gf_epoch *e, const struct gf_w
             return gf_fail(err, EINTR, "interrupted");
         if (gf_now_ms() >= end)
             return gf_fail(err, ETIMEDOUT, "no step of the job in %u ms", wait->ms);
-        wait_a_tick(es);
+        gf_tick_wait(&es->bound, &es->lock);
     }
 }
 
@@ -324,7 +313,8 @@ static int bind_locked(struct gf_epoch *e, const struct gf_wait *wait, struct gf
     if (r)
         return r;
     if (state == OVER)
-        return -ESTALE;
+        return gf_fail(err, ESTALE, "job '%s': the step that was read is over",
+                       gf_job_name(es->job));
     return state == BOUND ? 0 : bind(es, e, wait, err);
 }
 

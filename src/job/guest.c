@@ -35,6 +35,7 @@
 
 #define MAX_GUESTS 64
 #define MAX_WAIT_MS 3600000u
+#define DEAF_MS 1000 /* after a connection could not be accepted */
 
 /* ---------------------------------------------------------------- the socket */
 
@@ -158,8 +159,10 @@ void gf_guests_accept(struct gf_job *job)
     struct stat st;
     int sock = accept4(job->listen, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-    if (sock < 0)
+    if (sock < 0) {
+        job->deaf_ms = gf_now_ms() + DEAF_MS;
         return;
+    }
     guest = calloc(1, sizeof(*guest));
     if (!guest || stat(job->dir, &st) || gf_live_peer_check(sock, st.st_uid, NULL) ||
         gf_vec_push(&job->guests, guest, MAX_GUESTS)) {
@@ -178,18 +181,7 @@ void gf_guests_update(struct gf_job *job)
             tell_ranks(job, job->guests.at[i]);
 }
 
-void gf_guests_free(struct gf_job *job)
-{
-    while (job->guests.n)
-        drop_guest(job, job->guests.n - 1);
-    gf_vec_free(&job->guests);
-    if (job->listen < 0)
-        return;
-    stop_listening(job);
-    gf_guests_unlink(job);
-}
-
-void gf_guests_unlink(struct gf_job *job)
+static void unlink_socket(struct gf_job *job)
 {
     struct stat st;
     int dir;
@@ -203,14 +195,43 @@ void gf_guests_unlink(struct gf_job *job)
     rmdir(job->dir); /* if the job has gone and this was the last of it */
 }
 
+void gf_guests_free(struct gf_job *job)
+{
+    while (job->guests.n)
+        drop_guest(job, job->guests.n - 1);
+    gf_vec_free(&job->guests);
+    if (job->listen < 0)
+        return;
+    stop_listening(job);
+    unlink_socket(job);
+}
+
 /* ---------------------------------------------------------------- what they ask */
+
+static bool asks_too_much(struct gf_job *job, const struct gf_guest *guest)
+{
+    size_t n = 0;
+
+    pthread_mutex_lock(&job->lock);
+    for (const struct gf_request *q = job->queue; q; q = q->next)
+        n += q->guest == guest && !q->gave_up;
+    pthread_mutex_unlock(&job->lock);
+    return n >= GF_MAX_ASKED;
+}
 
 static void ask(struct gf_job *job, struct gf_guest *guest, const struct gf_live_msg *msg)
 {
-    struct gf_request *q = calloc(1, sizeof(*q)), **end;
+    struct gf_request *q, **end;
     bool frozen = msg->type == GF_LIVE_SELECT;
     struct gf_err err;
 
+    if (asks_too_much(job, guest)) {
+        gf_fail(&err, EBUSY, "job '%s': more than %d requests of one reader at once",
+                job->name, GF_MAX_ASKED);
+        refuse(guest, msg->req, &err);
+        return;
+    }
+    q = calloc(1, sizeof(*q));
     if (!q || !guest->told || (frozen && msg->seq >= guest->told->n)) {
         free(q);
         gf_fail(&err, ESTALE, "job '%s': its ranks are others now", job->name);
@@ -256,7 +277,7 @@ static void release(struct gf_guest *guest, uint64_t req)
 
 static bool pump(struct gf_job *job, struct gf_guest *guest)
 {
-    for (;;) {
+    for (int i = 0; i < GF_MAX_AT_ONCE; i++) {
         const uint8_t *payload;
         struct gf_live_msg msg;
         size_t len;
@@ -273,6 +294,7 @@ static bool pump(struct gf_job *job, struct gf_guest *guest)
         else if (r > 0 && msg.type == GF_LIVE_RELEASE)
             release(guest, msg.seq);
     }
+    return true;
 }
 
 void gf_guests_pump(struct gf_job *job, size_t i)

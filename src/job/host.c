@@ -35,10 +35,12 @@ void gf_host_close(struct gf_job *job)
         return;
     close(job->host);
     job->host = -1;
-    if (job->active) {
-        gf_shot_free(gf_take(&job->active->shot));
-        job->active->parts = 0;
-        job->active->sent = false;
+    for (struct gf_request *q = NULL; (q = gf_job_next(job, q));) {
+        if (q->done)
+            continue;
+        gf_shot_free(gf_take(&q->shot));
+        q->parts = 0;
+        q->sent = false;
     }
     gf_job_set_ranks(job, NULL, false, false);
 }
@@ -72,11 +74,17 @@ static int take_rank(struct gf_job *job, const struct gf_live_msg *msg, int fd,
 {
     struct gf_ranks *ranks;
     struct gf_said *said;
+    size_t n;
     int r;
 
     if (msg->req != job->host_version)
         forget_said(job);
     job->host_version = msg->req;
+    n = job->host_said.n;
+    if (n >= msg->seq || (n && job->host_said.at[n - 1]->table->rank >= msg->slot)) {
+        close(fd);
+        return strange(job, "more ranks than there are, or not in order", err);
+    }
     r = gf_said_read(msg->slot, fd, msg->bytes, job->limits, &said, err);
     if (r)
         return r;
@@ -86,6 +94,9 @@ static int take_rank(struct gf_job *job, const struct gf_live_msg *msg, int fd,
     }
     if (job->host_said.n < msg->seq)
         return 0;
+    r = gf_ranks_agree(job->name, job->host_said.at, job->host_said.n, err);
+    if (r && r != -GF_EINCOMPLETE) /* it may have been told that some will do */
+        return r;
     r = gf_ranks_new(job->host_said.at, job->host_said.n, &ranks, err);
     if (r)
         return r;
@@ -96,12 +107,21 @@ static int take_rank(struct gf_job *job, const struct gf_live_msg *msg, int fd,
     return 0;
 }
 
-static void fail_active(struct gf_job *job, const struct gf_live_msg *msg,
-                        const uint8_t *payload, size_t len)
+/* What it answers to; NULL: nobody waits for it any more. */
+static struct gf_request *asked(struct gf_job *job, const struct gf_live_msg *msg)
 {
-    struct gf_request *q = job->active;
+    for (struct gf_request *q = NULL; (q = gf_job_next(job, q));)
+        if (q->sent && !q->done && q->host_req == msg->req)
+            return q;
+    return NULL;
+}
 
-    if (!q || !q->sent || msg->req != q->host_req)
+static void fail_request(struct gf_job *job, const struct gf_live_msg *msg,
+                         const uint8_t *payload, size_t len)
+{
+    struct gf_request *q = asked(job, msg);
+
+    if (!q)
         return;
     q->done = true;
     q->r = gf_fail(&q->err, (int)GF_MIN(GF_MAX(msg->bytes, 1u), 4095u), "%.*s",
@@ -119,13 +139,12 @@ static void release(struct gf_job *job, uint64_t req)
 static int take_part(struct gf_job *job, const struct gf_live_msg *msg, int fd,
                      struct gf_err *err)
 {
-    struct gf_request *q = job->active;
+    struct gf_request *q = asked(job, msg);
     uint32_t i = (uint32_t)msg->seq;
     struct gf_rank *rank;
     int r = 0;
 
-    if (!q || !q->sent || q->kind != GF_REQUEST_TAKE || msg->req != q->host_req ||
-        i != q->parts || i >= q->ranks->n) {
+    if (!q || q->kind != GF_REQUEST_TAKE || i != q->parts || i >= q->ranks->n) {
         if (fd >= 0)
             close(fd);
         /* Of a request that was given up: the first part is enough to give all back. */
@@ -156,13 +175,13 @@ static int take_part(struct gf_job *job, const struct gf_live_msg *msg, int fd,
 static int take_frozen(struct gf_job *job, const struct gf_live_msg *msg, int fd,
                        struct gf_err *err)
 {
-    struct gf_request *q = job->active;
+    struct gf_request *q = asked(job, msg);
     struct gf_memory *memory, *none = NULL;
     int r;
 
     if (fd < 0)
         return strange(job, "nothing of static memory", err);
-    if (!q || !q->sent || q->kind != GF_REQUEST_FROZEN || msg->req != q->host_req) {
+    if (!q || q->kind != GF_REQUEST_FROZEN) {
         close(fd);
         return 0;
     }
@@ -194,7 +213,7 @@ static int take_message(struct gf_job *job, const struct gf_live_msg *msg,
     if (msg->type == GF_LIVE_MISSED)
         gf_job_set_ranks(job, NULL, false, false);
     else if (msg->type == GF_LIVE_BUSY)
-        fail_active(job, msg, payload, len);
+        fail_request(job, msg, payload, len);
     return 0;
 }
 
@@ -202,7 +221,7 @@ void gf_host_pump(struct gf_job *job)
 {
     struct gf_err err = { 0 };
 
-    for (;;) {
+    for (int i = 0; i < GF_MAX_AT_ONCE; i++) {
         const uint8_t *payload;
         struct gf_live_msg msg;
         size_t len;
@@ -244,6 +263,15 @@ static int send_request(struct gf_job *job, struct gf_request *q)
     return gf_live_send(job->host, &msg, NULL, 0, -1);
 }
 
+static bool may_send(struct gf_job *job)
+{
+    unsigned n = 0;
+
+    for (struct gf_request *q = NULL; (q = gf_job_next(job, q));)
+        n += q->sent && !q->done;
+    return n < GF_MAX_ASKED;
+}
+
 void gf_host_run(struct gf_job *job, struct gf_request *q)
 {
     if (q->kind == GF_REQUEST_FROZEN && q->ranks->at[q->rank].frozen) {
@@ -254,7 +282,7 @@ void gf_host_run(struct gf_job *job, struct gf_request *q)
         q->r =
             gf_fail(&q->err, q->ranks != job->ranks ? ESTALE : ENOTCONN,
                     "job '%s' was started again, or its tensors have changed", job->name);
-    } else if (!q->sent && send_request(job, q)) {
+    } else if (!q->sent && may_send(job) && send_request(job, q)) {
         q->r = gf_fail(&q->err, ENOTCONN, "job '%s': its agent does not listen", job->name);
     } else if (gf_now_ms() >= q->end_ms + GRACE_MS) {
         q->r = gf_fail(&q->err, ETIMEDOUT, "job '%s': its agent did not answer in %u ms",

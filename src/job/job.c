@@ -6,7 +6,7 @@
  *     ask(): queue, wake  --> poll: sockets, wake
  *                             scan the directory now and then, connect
  *                             group: are all ranks of one start there?
- *                             the request at the head of the queue, as far as it goes
+ *                             the requests, as far as they go
  *     wake up         <------ done
  */
 #include "job/job.h"
@@ -29,7 +29,6 @@
 #define GREETING_MS 5000 /* until HELLO */
 #define TAKEN_MS 1000    /* an agent that was killed is noticed within this */
 #define YIELD_MS 300     /* two agents with half of a job each */
-#define TICK_MS 50       /* a caller looks whether he still waits */
 
 int64_t gf_now_ms(void)
 {
@@ -76,7 +75,8 @@ static void answer(struct gf_job *job, struct gf_request *q)
     while (*p != q)
         p = &(*p)->next;
     *p = q->next;
-    job->active = NULL;
+    if (job->active == q)
+        job->active = NULL;
     if (q->guests)
         return;
     q->answered = true;
@@ -109,50 +109,75 @@ static void give_back(struct gf_job *job)
         gf_peer_bye(job->peers.at[k]);
 }
 
-static void run_requests(struct gf_job *job)
+struct gf_request *gf_job_next(struct gf_job *job, const struct gf_request *q)
 {
-    for (;;) {
-        struct gf_request *q;
-        bool gave_up, q_is_guests;
+    struct gf_request *next;
+
+    pthread_mutex_lock(&job->lock);
+    next = q ? q->next : job->queue;
+    pthread_mutex_unlock(&job->lock);
+    return next;
+}
+
+static void run_request(struct gf_job *job, struct gf_request *q, bool gave_up)
+{
+    if (gave_up) {
+        if (job->host >= 0)
+            gf_host_abort(job, q);
+        else
+            gf_take_abort(job, q);
+        q->done = true;
+        q->r = gf_fail(&q->err, EINTR, "interrupted");
+    } else if (q->kind == GF_REQUEST_RANKS) {
+        ranks_run(job, q);
+    } else if (job->host >= 0) {
+        if (!q->done)
+            gf_host_run(job, q);
+    } else if (q->kind == GF_REQUEST_TAKE) {
+        gf_take_run(job, q);
+    } else {
+        gf_frozen_run(job, q);
+    }
+    if (q->done && q->guests && q->r == -ENOTCONN && q->kind == GF_REQUEST_TAKE &&
+        !q->has_want) {
+        q->shot = gf_shot_newest(job, q->ranks); /* the last there was */
+        q->r = q->shot ? 0 : q->r;
+    }
+}
+
+/* Each request as far as it goes; true: the ranks are free for another step. */
+static bool run_all(struct gf_job *job)
+{
+    struct gf_request *q, *next;
+    bool freed = false;
+
+    gf_take_choose(job);
+    for (q = gf_job_next(job, NULL); q; q = next) {
+        bool gave_up, done, of_guest = q->guests;
 
         pthread_mutex_lock(&job->lock);
-        q = job->active = job->queue;
-        gave_up = q && q->gave_up;
-        q_is_guests = q && q->guests; /* others are gone once they are answered */
+        gave_up = q->gave_up;
         pthread_mutex_unlock(&job->lock);
-        give_back(job);
-        if (!q)
-            return;
-        if (gave_up) {
-            if (job->host >= 0)
-                gf_host_abort(job, q);
-            else
-                gf_take_abort(job, q);
-            q->done = true;
-            q->r = gf_fail(&q->err, EINTR, "interrupted");
-        } else if (q->kind == GF_REQUEST_RANKS) {
-            ranks_run(job, q);
-        } else if (job->host >= 0) {
-            if (!q->done)
-                gf_host_run(job, q);
-        } else if (q->kind == GF_REQUEST_TAKE) {
-            gf_take_run(job, q);
-        } else {
-            gf_frozen_run(job, q);
-        }
-        if (!q->done)
-            return;
-        if (q_is_guests && q->r == -ENOTCONN && q->kind == GF_REQUEST_TAKE &&
-            !q->has_want) {
-            q->shot = gf_shot_newest(job, q->ranks); /* the last there was */
-            q->r = q->shot ? 0 : q->r;
-        }
+        run_request(job, q, gave_up);
+        done = q->done;
+        freed |= done && q == job->active;
         pthread_mutex_lock(&job->lock);
-        answer(job, q);
+        next = q->next;
+        if (done)
+            answer(job, q); /* it is gone now, if it is not of a guest */
         pthread_mutex_unlock(&job->lock);
-        if (q_is_guests)
+        if (done && of_guest)
             gf_guest_answer(q);
     }
+    return freed;
+}
+
+static void run_requests(struct gf_job *job)
+{
+    do {
+        give_back(job);
+    } while (run_all(job));
+    give_back(job);
 }
 
 /* ---------------------------------------------------------------- the thread */
@@ -203,16 +228,16 @@ static bool pump_all(struct gf_job *job, const struct pollfd *fds, size_t n)
 }
 
 /* Until when there is nothing to do unless somebody speaks. */
-static int pause_ms(const struct gf_job *job)
+static int pause_ms(struct gf_job *job)
 {
-    const struct gf_request *q = job->active;
     int64_t now = gf_now_ms(), next = job->scan_ms;
 
-    if (q) {
-        next = GF_MIN(next, q->end_ms);
+    for (const struct gf_request *q = NULL; (q = gf_job_next(job, q));) {
+        if (q->end_ms > now)
+            next = GF_MIN(next, q->end_ms);
         if (q->again_ms > now)
             next = GF_MIN(next, q->again_ms);
-        next = GF_MIN(next, now + TICK_MS);
+        next = GF_MIN(next, now + GF_TICK_MS);
     }
     return next <= now ? 0 : (int)(next - now);
 }
@@ -243,7 +268,9 @@ static int poll_all(struct gf_job *job)
                                               : job->guests.at[i - npeers]->sock,
                              .events = POLLIN };
     job->fds.at[n] = (struct pollfd){ .fd = job->wake, .events = POLLIN };
-    job->fds.at[n + 1] = (struct pollfd){ .fd = job->listen, .events = POLLIN };
+    job->fds.at[n + 1] =
+        (struct pollfd){ .fd = gf_now_ms() < job->deaf_ms ? -1 : job->listen,
+                         .events = POLLIN };
     job->fds.at[n + 2] = (struct pollfd){ .fd = job->host, .events = POLLIN };
     if (poll(job->fds.at, n + 3, pause_ms(job)) < 0)
         return errno == EINTR ? 0 : -errno;
@@ -301,8 +328,8 @@ static void *run(void *arg)
 
     while (!is_told_to_stop(job, &hurried)) {
         look_around(job, hurried);
-        if (poll_all(job))
-            break;
+        if (poll_all(job)) /* memory is short: what waits still has its deadlines */
+            usleep(HURRY_MS * 1000);
         if (job->alive && job->host < 0) {
             job->taken_ms = 0;
             if (job->listen < 0)
@@ -318,12 +345,15 @@ static void *run(void *arg)
 
 /* ---------------------------------------------------------------- callers */
 
-static void deadline(struct timespec *ret, unsigned ms)
+void gf_tick_wait(pthread_cond_t *cond, pthread_mutex_t *lock)
 {
-    clock_gettime(CLOCK_MONOTONIC, ret);
-    ret->tv_nsec += (long)ms * 1000000;
-    ret->tv_sec += ret->tv_nsec / 1000000000;
-    ret->tv_nsec %= 1000000000;
+    struct timespec tick;
+
+    clock_gettime(CLOCK_MONOTONIC, &tick);
+    tick.tv_nsec += GF_TICK_MS * 1000000;
+    tick.tv_sec += tick.tv_nsec / 1000000000;
+    tick.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(cond, lock, &tick);
 }
 
 static int ask(struct gf_job *job, struct gf_request *q, const struct gf_wait *wait,
@@ -340,10 +370,7 @@ static int ask(struct gf_job *job, struct gf_request *q, const struct gf_wait *w
     *end = q;
     wake(job);
     while (!q->answered) {
-        struct timespec tick;
-
-        deadline(&tick, TICK_MS);
-        pthread_cond_timedwait(&job->answered, &job->lock, &tick);
+        gf_tick_wait(&job->answered, &job->lock);
         if (!q->answered && !q->gave_up && wait->gave_up && wait->gave_up(wait->ctx)) {
             q->gave_up = true;
             wake(job);
@@ -651,13 +678,13 @@ void gf_job_free(struct gf_job *job)
     wake(job);
     pthread_join(job->thread, NULL);
     gf_guests_free(job);
+    gf_host_close(job);
     while (job->queue) { /* of guests: others have been waited for */
         struct gf_request *q = job->queue;
 
         job->queue = q->next;
         gf_guest_answer(q);
     }
-    gf_host_close(job);
     gf_vec_free(&job->fds);
     while (job->peers.n)
         gf_job_drop(job, job->peers.n - 1);

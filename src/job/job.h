@@ -20,6 +20,7 @@
 #ifndef GF_JOB_JOB_H
 #define GF_JOB_JOB_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -98,5 +99,9 @@ void gf_job_bye(struct gf_job *job);
 bool gf_job_has_ended(struct gf_job *job);
 
 int64_t gf_now_ms(void); /* monotonic */
+
+/* Waits on a monotonic condition, but not for long: then look whether somebody gave up. */
+#define GF_TICK_MS 50
+void gf_tick_wait(pthread_cond_t *cond, pthread_mutex_t *lock);
 
 #endif

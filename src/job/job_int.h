@@ -8,7 +8,8 @@
  *     take.c   one step of all ranks (step agreement), and static memory
  *     guest.c  further gatherfs processes that ask us; host.c: we are one of those
  *
- * Callers queue requests on their own stacks and wait; the thread does one after another.
+ * Callers queue requests on their own stacks and wait. The thread looks at all of them each
+ * round, but ranks are armed for one step at a time: that of job->active.
  * Peers belong to the thread alone. job->lock guards the rest.
  */
 #ifndef GF_JOB_JOB_INT_H
@@ -111,7 +112,8 @@ struct gf_job {
     int64_t taken_ms;  /* since when somebody else has a publisher that we want; 0: not */
     struct gf_err why; /* why there are no ranks */
     uint8_t *buffer;   /* GF_LIVE_MSG_MAX bytes */
-    struct gf_request *active; /* the head of the queue */
+    struct gf_request *active; /* the TAKE that ranks are armed for, or NULL */
+    int64_t deaf_ms;           /* until then no guests are let in: it has just failed */
     struct GF_VEC(struct pollfd) fds;
     int listen; /* agent.sock, or -1 */
     ino_t listen_ino;
@@ -138,6 +140,8 @@ struct gf_job {
 /* ---- find.c: of the thread ---- */
 
 #define GF_MAX_PEERS 65536
+#define GF_MAX_AT_ONCE 16 /* messages of one connection, then the others have their turn */
+#define GF_MAX_ASKED 8    /* unanswered requests of one guest */
 
 /* Connects to what is new in the directory. */
 void gf_job_scan(struct gf_job *job);
@@ -154,6 +158,8 @@ void gf_job_set_ranks(struct gf_job *job, struct gf_ranks *ranks, bool alive,
 
 /* ---- job.c ---- */
 
+/* The queue, for the thread: NULL gives the first. Only the thread takes requests out. */
+struct gf_request *gf_job_next(struct gf_job *job, const struct gf_request *request);
 /* A shot without memory yet. */
 int gf_shot_new(struct gf_job *job, struct gf_ranks *ranks, uint64_t step,
                 struct gf_shot **ret, struct gf_err *err);
@@ -167,7 +173,6 @@ void gf_guests_accept(struct gf_job *job);
 void gf_guests_pump(struct gf_job *job, size_t i);
 void gf_guests_update(struct gf_job *job); /* the ranks may be others */
 void gf_guests_free(struct gf_job *job);
-void gf_guests_unlink(struct gf_job *job);
 /* Sends the result, and frees the request. */
 void gf_guest_answer(struct gf_request *request);
 
@@ -198,6 +203,9 @@ void gf_peer_bye(struct gf_peer *peer);
 /* Goes on with the request as far as it can; sets ->done in the end. job->lock is not held. */
 void gf_take_run(struct gf_job *job, struct gf_request *request);
 void gf_frozen_run(struct gf_job *job, struct gf_request *request);
+/* Sets job->active. A TAKE of a step that is far away is armed (training may be fast), but only
+ * as long as nobody asks for a nearer one. */
+void gf_take_choose(struct gf_job *job);
 /* It will not be answered: publishers are told. */
 void gf_take_abort(struct gf_job *job, struct gf_request *request);
 

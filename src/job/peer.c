@@ -116,8 +116,7 @@ static int take_ready(struct gf_job *job, struct gf_peer *peer,
     }
     if (!peer->slots[msg->slot])
         return unexpected(peer, "a step in a slot without memory", err);
-    if (!job->active || job->active->kind != GF_REQUEST_TAKE ||
-        job->active->phase == GF_PHASE_START)
+    if (!job->active || job->active->phase == GF_PHASE_START)
         gf_peer_release(peer, msg->slot, msg->seq);
     return 0;
 }
@@ -200,7 +199,7 @@ static int take_message(struct gf_job *job, struct gf_peer *peer,
 int gf_peer_pump(struct gf_job *job, struct gf_peer *peer, bool *ret_changed,
                  struct gf_err *err)
 {
-    for (;;) {
+    for (int i = 0; i < GF_MAX_AT_ONCE; i++) {
         const uint8_t *payload;
         struct gf_live_msg msg;
         size_t len;
@@ -216,6 +215,7 @@ int gf_peer_pump(struct gf_job *job, struct gf_peer *peer, bool *ret_changed,
         if (r)
             return r;
     }
+    return 0;
 }
 
 /* ---------------------------------------------------------------- what it is told */

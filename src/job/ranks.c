@@ -53,7 +53,7 @@ void gf_memory_free(struct gf_memory *memory)
 
 /* ---------------------------------------------------------------- what a rank says */
 
-struct gf_said *gf_said_ref(struct gf_said *said)
+static struct gf_said *said_ref(struct gf_said *said)
 {
     atomic_fetch_add(&said->refs, 1);
     return said;
@@ -291,7 +291,7 @@ int gf_ranks_new(struct gf_said *const *said, size_t n, struct gf_ranks **ret,
     for (size_t i = 0; i < n && !r; i++) {
         struct gf_rank *rank = &ranks->at[i];
 
-        rank->said = gf_said_ref(said[i]);
+        rank->said = said_ref(said[i]);
         rank->table = said[i]->table;
         ranks->n++;
         rank->set = calloc(gf_ceil_div(rank->table->n, 8) + 1, 1);

@@ -62,7 +62,6 @@ struct gf_ranks {
  * over fd, also when it fails. */
 int gf_said_read(uint32_t rank, int fd, uint64_t size, const struct gf_limits *limits,
                  struct gf_said **ret, struct gf_err *err);
-struct gf_said *gf_said_ref(struct gf_said *said);
 void gf_said_free(struct gf_said *said); /* drops one reference; NULL is fine */
 GF_DEFINE_AUTO(gf_said);
 

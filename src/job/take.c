@@ -327,7 +327,7 @@ static void too_late(struct gf_job *job, struct gf_request *q)
     for (uint32_t i = 0; i < q->ranks->n; i++) {
         const struct gf_peer *peer = gf_job_peer(job, q->ranks, i);
 
-        if (!peer || (!peer->armed && peer->selecting < 0))
+        if (!peer || (!(peer->armed && q == job->active) && peer->selecting < 0))
             continue;
         if (peer->selecting >= 0)
             gf_fail(&q->err, ETIMEDOUT,
@@ -340,12 +340,53 @@ static void too_late(struct gf_job *job, struct gf_request *q)
                     job->name, peer->rank, q->step, q->ms, step_of(&q->ranks->at[i]));
         break;
     }
+    for (uint32_t i = 0; i < q->ranks->n && !q->err.code; i++) {
+        const struct gf_peer *peer = peer_at(job, q, i);
+
+        if (peer && peer->said_last.type == GF_LIVE_BUSY)
+            gf_fail(&q->err, ETIMEDOUT,
+                    "job '%s': no step in %u ms and %u tries; rank %" PRIu32
+                    " was busy: %s",
+                    job->name, q->ms, q->tries, peer->rank,
+                    gf_live_why_text(peer->said_last.why));
+    }
     if (!q->err.code)
         gf_fail(&q->err, ETIMEDOUT,
                 "job '%s': its ranks were not at one step in %u ms and %u tries", job->name,
                 q->ms, q->tries);
     gf_take_abort(job, q);
     finish(q, -ETIMEDOUT);
+}
+
+/* Its step is more than one away. */
+static bool is_far(struct gf_job *job, const struct gf_request *q)
+{
+    return q->has_want && q->ranks == job->ranks && job->alive &&
+           newest(job, q) + 1 < q->want;
+}
+
+void gf_take_choose(struct gf_job *job)
+{
+    struct gf_request *best = NULL;
+    bool best_far = true;
+
+    if (job->host < 0 && job->active && !is_far(job, job->active))
+        return;
+    for (struct gf_request *q = NULL;
+         job->host < 0 && best_far && (q = gf_job_next(job, q));) {
+        bool far;
+
+        if (q->kind != GF_REQUEST_TAKE)
+            continue;
+        far = is_far(job, q);
+        if (!best || !far || q->want < best->want) {
+            best = q;
+            best_far = far;
+        }
+    }
+    if (job->active && job->active != best)
+        gf_take_abort(job, job->active);
+    job->active = best;
 }
 
 void gf_take_run(struct gf_job *job, struct gf_request *q)
@@ -359,6 +400,8 @@ void gf_take_run(struct gf_job *job, struct gf_request *q)
         too_late(job, q);
         return;
     }
+    if (q != job->active)
+        return;
     if (q->phase == GF_PHASE_ARMED)
         collect(job, q);
     if (q->phase == GF_PHASE_CLEARING)

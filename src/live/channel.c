@@ -56,7 +56,7 @@ int gf_live_recv(int sock, uint8_t *buffer, struct gf_live_msg *ret,
 
     if (ret_fd) {
         m.msg_control = &control;
-        m.msg_controllen = sizeof(control.room);
+        m.msg_controllen = CMSG_LEN(sizeof(fd)); /* CMSG_SPACE has room for two */
     }
     do {
         n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);

@@ -103,7 +103,38 @@ int gf_pub_listen(struct gatherfs_pub *pub, struct gf_err *err)
     return 0;
 }
 
-/* The last rank that leaves takes the side files along. */
+static int open_model(const struct gatherfs_pub *pub)
+{
+    return openat(pub->dirfd, "model", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/* `rundir` may be any directory: what others put there, also in our files' place, stays. */
+static void remove_files(struct gatherfs_pub *pub)
+{
+    int dir = pub->files.n ? open_model(pub) : -1;
+
+    for (size_t i = 0; i < pub->files.n; i++) {
+        const struct gf_pub_file *f = &pub->files.at[i];
+        struct stat st;
+
+        if (dir >= 0 && !fstatat(dir, f->name, &st, AT_SYMLINK_NOFOLLOW) &&
+            st.st_dev == f->dev && st.st_ino == f->ino &&
+            st.st_mtim.tv_sec == f->written.tv_sec &&
+            st.st_mtim.tv_nsec == f->written.tv_nsec)
+            unlinkat(dir, f->name, 0);
+    }
+    if (dir >= 0)
+        close(dir);
+}
+
+static void forget_files(struct gatherfs_pub *pub)
+{
+    for (size_t i = 0; i < pub->files.n; i++)
+        free(pub->files.at[i].name);
+    gf_vec_free(&pub->files);
+}
+
+/* The last rank that leaves takes the directories along, if they are empty. */
 static void clear_job(struct gatherfs_pub *pub)
 {
     DIR *dir;
@@ -111,19 +142,17 @@ static void clear_job(struct gatherfs_pub *pub)
     int fd = openat(pub->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     bool others = false;
 
-    if (fd < 0 || !(dir = fdopendir(fd)))
+    if (fd < 0)
         return;
+    if (!(dir = fdopendir(fd))) {
+        close(fd);
+        return;
+    }
     for (struct dirent *e; (e = readdir(dir));)
         others |= gf_live_socket_rank(e->d_name, &rank);
     closedir(dir);
     if (others)
         return;
-    fd = openat(pub->dirfd, "model", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0 && (dir = fdopendir(fd))) {
-        for (struct dirent *e; (e = readdir(dir));)
-            unlinkat(fd, e->d_name, 0);
-        closedir(dir);
-    }
     unlinkat(pub->dirfd, "model", AT_REMOVEDIR);
     rmdir(pub->dir);
 }
@@ -139,20 +168,39 @@ void gf_pub_place_close(struct gatherfs_pub *pub)
             socket_name(pub, name);
             unlinkat(pub->dirfd, name, 0);
         }
+        remove_files(pub);
         if (locked)
             clear_job(pub);
         close(pub->dirfd);
     }
+    forget_files(pub);
     if (pub->listener >= 0)
         close(pub->listener);
     pub->dirfd = pub->listener = -1;
 }
 
-static int write_file(int dir, const char *temporary, const char *name, const char *data,
-                      size_t size)
+/* Where it is noted that this file is ours. */
+static struct gf_pub_file *file_entry(struct gatherfs_pub *pub, const char *name)
+{
+    struct gf_pub_file fresh = { 0 };
+
+    for (size_t i = 0; i < pub->files.n; i++)
+        if (!strcmp(pub->files.at[i].name, name))
+            return &pub->files.at[i];
+    fresh.name = strdup(name);
+    if (!fresh.name || gf_vec_push(&pub->files, fresh, SIZE_MAX / sizeof(fresh))) {
+        free(fresh.name);
+        return NULL;
+    }
+    return &pub->files.at[pub->files.n - 1];
+}
+
+static int write_file(int dir, const char *temporary, struct gf_pub_file *file,
+                      const char *data, size_t size)
 {
     int fd =
         openat(dir, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    struct stat st;
     int code = 0;
 
     if (fd < 0)
@@ -164,19 +212,27 @@ static int write_file(int dir, const char *temporary, const char *name, const ch
             code = errno;
         at += n > 0 ? (size_t)n : 0;
     }
+    if (!code && fstat(fd, &st))
+        code = errno;
     if (close(fd) && !code)
         code = errno;
-    if (!code && renameat(dir, temporary, dir, name))
+    if (!code && renameat(dir, temporary, dir, file->name))
         code = errno;
-    if (code)
+    if (code) {
         unlinkat(dir, temporary, 0);
-    return -code;
+        return -code;
+    }
+    file->dev = st.st_dev;
+    file->ino = st.st_ino;
+    file->written = st.st_mtim;
+    return 0;
 }
 
 int gatherfs_pub_file(struct gatherfs_pub *pub, const char *name, const void *data,
                       size_t size)
 {
     struct gf_err *err = gf_pub_err();
+    struct gf_pub_file *file;
     char temporary[64];
     int dir, r;
 
@@ -187,13 +243,16 @@ int gatherfs_pub_file(struct gatherfs_pub *pub, const char *name, const void *da
     if (size > MAX_FILE)
         return gf_fail(err, EFBIG, "side file '%s' has %zu bytes, at most %zu", name, size,
                        MAX_FILE);
+    file = file_entry(pub, name);
+    if (!file)
+        return gf_nomem(err);
     if (mkdirat(pub->dirfd, "model", 0700) && errno != EEXIST)
         return gf_fail(err, errno, "making '%s/model': %s", pub->dir, strerror(errno));
-    dir = openat(pub->dirfd, "model", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    dir = open_model(pub);
     if (dir < 0)
         return gf_fail(err, errno, "opening '%s/model': %s", pub->dir, strerror(errno));
     snprintf(temporary, sizeof(temporary), ".rank-%u.part", pub->table.rank);
-    r = write_file(dir, temporary, name, data, size);
+    r = write_file(dir, temporary, file, data, size);
     close(dir);
     return r ? gf_fail(err, -r, "writing '%s/model/%s': %s", pub->dir, name, strerror(-r))
              : 0;

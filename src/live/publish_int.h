@@ -32,8 +32,11 @@
 #define GF_LIVE_PUBLISH_INT_H
 
 #include <pthread.h>
+#include <sys/types.h>
+#include <time.h>
 
 #include "base/arena.h"
+#include "base/vec.h"
 #include "live/gatherfs.h"
 #include "live/segment.h"
 
@@ -120,6 +123,14 @@ struct gf_pub_request {
     bool cancelled;
 };
 
+/* A side file that we wrote: only while it is still that one it is ours to remove. */
+struct gf_pub_file {
+    char *name;
+    dev_t dev;
+    ino_t ino;
+    struct timespec written;
+};
+
 /* A SELECT that waits for its memory. */
 struct gf_pub_select {
     bool active;
@@ -136,6 +147,7 @@ struct gatherfs_pub {
     uint64_t commits, step_ns, last_commit_ns;
     bool checked; /* wanted() said yes since the last commit */
     bool started; /* between start and reset_table or close */
+    struct GF_VEC(struct gf_pub_file) files;
 
     /* set at open */
     char *dir; /* BASE/JOB */
@@ -175,7 +187,8 @@ struct gatherfs_pub {
         size_t run;
         uint64_t at; /* in that run */
     } fault;
-    uint8_t *buffer; /* GF_LIVE_MSG_MAX bytes */
+    uint8_t *buffer;  /* GF_LIVE_MSG_MAX bytes */
+    uint64_t deaf_ns; /* until then nobody is let in: it has just failed */
 
     /* descriptors, for the forked child too: changed under the lock */
     int dirfd, listener, agent, event;

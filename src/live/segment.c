@@ -123,21 +123,6 @@ void gf_live_status_load(const struct gf_live_control *control, struct gf_live_s
         to[i] = load(from + i);
 }
 
-void gf_live_slot_load(const struct gf_live_control *control, uint32_t slot,
-                       struct gf_live_slot_status *ret)
-{
-    const struct gf_live_slot_status *from = &control->slots[slot % GF_LIVE_MAX_SLOTS];
-
-    *ret = (struct gf_live_slot_status){
-        .state = load(&from->state),
-        .seq = load(&from->seq),
-        .step = load(&from->step),
-        .set = load(&from->set),
-        .bytes = load(&from->bytes),
-        .commit = load(&from->commit),
-    };
-}
-
 bool gf_live_metric_load(const struct gf_live_control *control, uint32_t i,
                          char name[GF_LIVE_METRIC_NAME + 1], double *ret_value,
                          uint64_t *ret_step)

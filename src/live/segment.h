@@ -296,8 +296,6 @@ void gf_live_table_write(const struct gf_live_table *table, uint64_t size, void 
 
 /* The live words of a mapped control memory. */
 void gf_live_status_load(const struct gf_live_control *control, struct gf_live_status *ret);
-void gf_live_slot_load(const struct gf_live_control *control, uint32_t slot,
-                       struct gf_live_slot_status *ret);
 /* Metric i; false: there is none, or it is being written. name becomes NUL-terminated. */
 bool gf_live_metric_load(const struct gf_live_control *control, uint32_t i,
                          char name[GF_LIVE_METRIC_NAME + 1], double *ret_value,

@@ -15,6 +15,8 @@
 #include "base/math.h"
 #include "live/channel.h"
 
+#define DEAF_NS 1000000000 /* after a connection could not be accepted */
+
 void gf_pub_drop_agent(struct gatherfs_pub *pub)
 {
     pthread_mutex_lock(&pub->lock);
@@ -69,6 +71,8 @@ static void on_connection(struct gatherfs_pub *pub)
     /* Under the lock, so that no forked child inherits a descriptor unknown to it. */
     pthread_mutex_lock(&pub->lock);
     sock = accept4(pub->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (sock < 0)
+        pub->deaf_ns = gf_pub_now() + DEAF_NS;
     if (sock >= 0 && (taken || gf_live_peer_check(sock, geteuid(), NULL))) {
         if (taken)
             gf_live_send(sock, &busy, NULL, 0, -1);
@@ -188,16 +192,17 @@ void *gf_pub_service(void *arg)
     pthread_setname_np(pthread_self(), "gatherfs");
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 5); /* training goes first */
     while (go_on) {
-        bool busy = gf_pub_work(pub), listening;
+        bool busy = gf_pub_work(pub), listening, deaf = gf_pub_now() < pub->deaf_ns;
         struct pollfd fds[3] = { { .fd = pub->event, .events = POLLIN } };
 
         gf_pub_answer(pub);
         pthread_mutex_lock(&pub->lock);
         listening = pub->started;
         pthread_mutex_unlock(&pub->lock);
-        fds[1] = (struct pollfd){ .fd = listening ? pub->listener : -1, .events = POLLIN };
+        fds[1] = (struct pollfd){ .fd = listening && !deaf ? pub->listener : -1,
+                                  .events = POLLIN };
         fds[2] = (struct pollfd){ .fd = pub->agent, .events = POLLIN };
-        if (poll(fds, GF_COUNT(fds), busy ? 0 : pub->agent >= 0 ? 1000 : -1) < 0)
+        if (poll(fds, GF_COUNT(fds), busy ? 0 : pub->agent >= 0 || deaf ? 1000 : -1) < 0)
             continue;
         if (fds[2].revents)
             on_agent(pub);

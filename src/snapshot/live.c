@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/math.h"
 #include "format/live.h"
 #include "job/epoch.h"
@@ -315,16 +316,27 @@ int gf_live_entries(struct gf_live *live, const char *dir, struct gf_run_entry *
 
 /* ---------------------------------------------------------------- following */
 
-/* Training is over: its last step is kept, then the trainer may go. */
-static void take_last(struct gf_live *live)
+/* Training is over: its last step is kept, then the trainer may go. Until that step is here
+ * (slots may still be read) the trainer waits, within its own limits. */
+static bool take_last(struct gf_live *live)
 {
     struct gf_wait wait = wait_of(live->opt);
     GF_AUTO(gf_epoch) epoch = NULL;
+    struct gf_live_progress now;
+    uint64_t step;
 
     gf_epochs_refresh(live->epochs);
-    if (!gf_epochs_get(live->epochs, 0, NULL, &wait, &epoch, NULL))
-        gf_epoch_bind(epoch, &wait, NULL);
+    if (gf_epochs_get(live->epochs, 0, NULL, &wait, &epoch, NULL) ||
+        gf_epoch_bind(epoch, &wait, NULL))
+        return false;
+    gf_live_progress(live, &now);
+    if (!gf_epoch_step(epoch, &step) || step < now.step) {
+        gf_log_limited(GF_LOG_WARN, "%s: no room yet for its last step %" PRIu64,
+                       live->source, now.step);
+        return false;
+    }
     gf_job_bye(live->job);
+    return true;
 }
 
 bool gf_live_poll(struct gf_live *live)
@@ -336,9 +348,10 @@ bool gf_live_poll(struct gf_live *live)
         gf_job_keep(live->job);
     live->polled = true;
     live->version = version;
-    if (gf_job_finishing(live->job) && !live->said_bye)
-        take_last(live);
-    live->said_bye = gf_job_finishing(live->job);
+    if (!gf_job_finishing(live->job))
+        live->said_bye = false;
+    else if (!live->said_bye)
+        live->said_bye = take_last(live);
     gf_epochs_tick(live->epochs);
     return drop_old(live) || changed;
 }

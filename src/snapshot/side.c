@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/math.h"
+#include "base/text.h"
 #include "format/steps.h"
 
 /* Sub-directories of a checkpoint that trainers put its Hugging Face files into. */
@@ -54,24 +55,17 @@ static bool in(const char *name, const char *const *list, size_t n)
     return false;
 }
 
-static bool ends(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), k = strlen(suffix);
-
-    return n > k && strcmp(name + n - k, suffix) == 0;
-}
-
 static bool is_chat_template(const char *name)
 {
     static const char front[] = GF_CHAT_TEMPLATES "/";
 
-    return strncmp(name, front, sizeof(front) - 1) == 0 && ends(name, ".jinja");
+    return strncmp(name, front, sizeof(front) - 1) == 0 && gf_ends_with(name, ".jinja");
 }
 
 static bool is_tokenizer(const char *name)
 {
     return is_chat_template(name) || in(name, tokenizer_names, GF_COUNT(tokenizer_names)) ||
-           ends(name, ".tiktoken");
+           gf_ends_with(name, ".tiktoken");
 }
 
 /* What a tokenizer is made of; the rest of its files only adds to it. */
@@ -82,12 +76,12 @@ static bool is_vocabulary(const char *name)
         "tokenizer.model",         "vocab.json",   "vocab.txt",
     };
 
-    return in(name, names, GF_COUNT(names)) || ends(name, ".tiktoken");
+    return in(name, names, GF_COUNT(names)) || gf_ends_with(name, ".tiktoken");
 }
 
 static bool is_code(const char *name)
 {
-    return ends(name, ".py") && !in(name, not_code, GF_COUNT(not_code));
+    return gf_ends_with(name, ".py") && !in(name, not_code, GF_COUNT(not_code));
 }
 
 bool gf_side_is_wanted(const char *name)

@@ -2,7 +2,7 @@
 /*
  * snapshot.c - opening a checkpoint (detect, read, check, side files), pins, and reads.
  *
- * Lock: snapshot->lock guards the pin count.
+ * Lock: snapshot->lock guards the pin count, and the step of a live job in `info`.
  */
 #include "snapshot/snapshot.h"
 
@@ -209,10 +209,11 @@ static void learn_step(struct gf_snapshot *s)
 {
     uint64_t step;
 
-    if (s->info.has_step || !gf_epoch_step(s->epoch, &step))
+    if (!gf_epoch_step(s->epoch, &step))
         return;
     pthread_mutex_lock(&s->lock);
-    s->info.step = step;
+    if (!s->info.has_step)
+        s->info.step = step;
     s->info.has_step = true;
     pthread_mutex_unlock(&s->lock);
 }

@@ -333,13 +333,6 @@ int gf_adapter_choose(const struct gf_catalog *catalog, const char *view,
     return r;
 }
 
-static bool ends(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), m = strlen(suffix);
-
-    return n >= m && strcmp(name + n - m, suffix) == 0;
-}
-
 bool gf_adapter_is_packing(const char *name)
 {
     static const char *const words[] = { ".absmax", ".quant_map", ".nested_absmax",
@@ -347,7 +340,7 @@ bool gf_adapter_is_packing(const char *name)
                                          ".qzeros" };
 
     for (size_t i = 0; i < GF_COUNT(words); i++)
-        if (ends(name, words[i]))
+        if (gf_ends_with(name, words[i]))
             return true;
     return strstr(name, ".quant_state.");
 }

@@ -6,6 +6,7 @@
 
 #include "base/math.h"
 #include "base/strmap.h"
+#include "base/text.h"
 
 /* Model types with the input embedding in one place: '<prefix>.<embedding>.weight', or without
  * the prefix. Names and shapes of every class of these types were compared with
@@ -95,17 +96,10 @@ static const char *class_of(const struct gf_json *config)
     return class ? class : "";
 }
 
-static bool ends(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), k = strlen(suffix);
-
-    return n >= k && strcmp(name + n - k, suffix) == 0;
-}
-
 static bool writes(const char *class)
 {
-    return ends(class, "ForCausalLM") || ends(class, "LMHeadModel") ||
-           ends(class, "ForConditionalGeneration");
+    return gf_ends_with(class, "ForCausalLM") || gf_ends_with(class, "LMHeadModel") ||
+           gf_ends_with(class, "ForConditionalGeneration");
 }
 
 bool gf_fit_generates(const struct gf_json *config)
@@ -191,8 +185,8 @@ bool gf_fit_is_score(const char *name)
 static bool other_head(const struct gf_view *view, const char *class)
 {
     static const char *const outputs[] = { "lm_head", "embed_out", NULL };
-    bool scored =
-        ends(class, "ForSequenceClassification") || ends(class, "ForTokenClassification");
+    bool scored = gf_ends_with(class, "ForSequenceClassification") ||
+                  gf_ends_with(class, "ForTokenClassification");
     bool has_score = false, has_output = false;
 
     for (size_t i = 0; i < view->n; i++) {

@@ -2,7 +2,7 @@
 /*
  * hub_models.c - which models are inside which, where that decides about names.
  *
- * Written by tools/hub-tables.py from the models of transformers 5.18.
+ * Written by tools/hub-tables.py from transformers 5.18.
  */
 #include "view/hub_int.h"
 

@@ -38,7 +38,8 @@ static const struct gf_hub_rule deepseek_v4[] = {
     { GF_HUB_RENAME, "\\.hc_ffn_base$", ".ffn_hc.base" },
     { GF_HUB_RENAME, "\\.hc_ffn_scale$", ".ffn_hc.scale" },
     { GF_HUB_RENAME, "\\.attn_sink$", ".sinks" },
-    { GF_HUB_RENAME, "\\.indexer\\.weights_proj\\.", "\\.compressor\\.indexer\\.scorer\\.weights_proj\\." },
+    { GF_HUB_RENAME, "\\.indexer\\.weights_proj\\.",
+      "\\.compressor\\.indexer\\.scorer\\.weights_proj\\." },
     { GF_HUB_RENAME, "\\.indexer\\.wq_b\\.", "\\.compressor\\.indexer\\.q_b_proj\\." },
     { GF_HUB_RENAME, "\\.norm\\.", "\\.kv_norm\\." },
     { GF_HUB_RENAME, "\\.ape$", "\\.position_bias" },
@@ -53,19 +54,22 @@ static const struct gf_hub_rule deepseek_v4[] = {
     { GF_HUB_RENAME, "\\.shared_experts\\.w1\\.", ".shared_experts.gate_proj." },
     { GF_HUB_RENAME, "\\.shared_experts\\.w2\\.", ".shared_experts.down_proj." },
     { GF_HUB_RENAME, "\\.shared_experts\\.w3\\.", ".shared_experts.up_proj." },
-    { GF_HUB_SPLIT, "\\.experts.*.w1.weight \\.experts.*.w3.weight", "\\.experts.gate_up_proj" },
+    { GF_HUB_SPLIT, "\\.experts.*.w1.weight \\.experts.*.w3.weight",
+      "\\.experts.gate_up_proj" },
     { GF_HUB_SPLIT, "\\.experts.*.w2.weight", "\\.experts.down_proj" },
     { 0 },
 };
 
 static const struct gf_hub_rule ernie4_5_moe[] = {
     { GF_HUB_USE, "qwen2_moe", NULL },
-    { GF_HUB_RENAME, "mlp.moe_statics.e_score_correction_bias", "mlp.gate.moe_statics.e_score_correction_bias" },
+    { GF_HUB_RENAME, "mlp.moe_statics.e_score_correction_bias",
+      "mlp.gate.moe_statics.e_score_correction_bias" },
     { 0 },
 };
 
 static const struct gf_hub_rule esm[] = {
-    { GF_HUB_RENAME, "encoder.layer.*.attention.self.rotary_embeddings.inv_freq", "rotary_embeddings.inv_freq" },
+    { GF_HUB_RENAME, "encoder.layer.*.attention.self.rotary_embeddings.inv_freq",
+      "rotary_embeddings.inv_freq" },
     { GF_HUB_RENAME, "LayerNorm.gamma", "LayerNorm.weight" },
     { GF_HUB_RENAME, "LayerNorm.beta", "LayerNorm.bias" },
     { 0 },
@@ -89,7 +93,9 @@ static const struct gf_hub_rule glm5_next[] = {
     { GF_HUB_RENAME, "hc_ffn_base", "ffn_hc.base" },
     { GF_HUB_RENAME, "hc_ffn_scale", "ffn_hc.scale" },
     { GF_HUB_USE, "qwen2_moe", NULL },
-    { GF_HUB_CHUNK, "self_attn.q_conv1d.weight self_attn.k_conv1d.weight self_attn.v_conv1d.weight", "self_attn.conv1d.weight" },
+    { GF_HUB_CHUNK,
+      "self_attn.q_conv1d.weight self_attn.k_conv1d.weight self_attn.v_conv1d.weight",
+      "self_attn.conv1d.weight" },
     { 0 },
 };
 
@@ -99,9 +105,12 @@ static const struct gf_hub_rule GPTNeoXForCausalLM[] = {
 };
 
 static const struct gf_hub_rule granitemoe[] = {
-    { GF_HUB_RENAME, "block_sparse_moe\\.input_linear\\.weight", "block_sparse_moe.experts.gate_up_proj" },
-    { GF_HUB_RENAME, "block_sparse_moe\\.output_linear\\.weight", "block_sparse_moe.experts.down_proj" },
-    { GF_HUB_RENAME, "block_sparse_moe\\.router\\.layer\\.weight", "block_sparse_moe.router.weight" },
+    { GF_HUB_RENAME, "block_sparse_moe\\.input_linear\\.weight",
+      "block_sparse_moe.experts.gate_up_proj" },
+    { GF_HUB_RENAME, "block_sparse_moe\\.output_linear\\.weight",
+      "block_sparse_moe.experts.down_proj" },
+    { GF_HUB_RENAME, "block_sparse_moe\\.router\\.layer\\.weight",
+      "block_sparse_moe.router.weight" },
     { 0 },
 };
 
@@ -112,14 +121,17 @@ static const struct gf_hub_rule gte[] = {
     { GF_HUB_RENAME, "attn_ln", "post_attention_layernorm" },
     { GF_HUB_RENAME, "mlp_ln", "post_mlp_layernorm" },
     { GF_HUB_RENAME, "lm_head.norm", "lm_head.layer_norm" },
-    { GF_HUB_OTHER, "attention.qkv_proj", "self_attn.q_proj self_attn.k_proj self_attn.v_proj" },
+    { GF_HUB_OTHER, "attention.qkv_proj",
+      "self_attn.q_proj self_attn.k_proj self_attn.v_proj" },
     { GF_HUB_OTHER, "mlp.up_gate_proj", "mlp.up_proj mlp.gate_proj" },
     { 0 },
 };
 
 static const struct gf_hub_rule hrm_text[] = {
     { GF_HUB_OTHER, "mlp.gate_up_proj.weight", "mlp.gate_proj.weight mlp.up_proj.weight" },
-    { GF_HUB_OTHER, "attn.gqkv_proj.weight", "self_attn.gate_proj.weight self_attn.q_proj.weight self_attn.k_proj.weight self_attn.v_proj.weight" },
+    { GF_HUB_OTHER, "attn.gqkv_proj.weight",
+      "self_attn.gate_proj.weight self_attn.q_proj.weight self_attn.k_proj.weight "
+      "self_attn.v_proj.weight" },
     { GF_HUB_RENAME, "\\.attn\\.o_proj\\.", ".self_attn.o_proj." },
     { 0 },
 };
@@ -149,8 +161,11 @@ static const struct gf_hub_rule hy_v4[] = {
 };
 
 static const struct gf_hub_rule jamba[] = {
-    { GF_HUB_SPLIT, "feed_forward.experts.*.gate_proj.weight feed_forward.experts.*.up_proj.weight", "feed_forward.experts.gate_up_proj" },
-    { GF_HUB_SPLIT, "feed_forward.experts.*.down_proj.weight", "feed_forward.experts.down_proj" },
+    { GF_HUB_SPLIT,
+      "feed_forward.experts.*.gate_proj.weight feed_forward.experts.*.up_proj.weight",
+      "feed_forward.experts.gate_up_proj" },
+    { GF_HUB_SPLIT, "feed_forward.experts.*.down_proj.weight",
+      "feed_forward.experts.down_proj" },
     { 0 },
 };
 
@@ -169,16 +184,20 @@ static const struct gf_hub_rule kimi_linear[] = {
     { GF_HUB_RENAME, "self_attn\\.f_b_proj\\.", "self_attn.forget_gate.f_b_proj." },
     { GF_HUB_RENAME, "self_attn\\.dt_bias", "self_attn.forget_gate.dt_bias" },
     { GF_HUB_RENAME, "self_attn\\.A_log", "self_attn.forget_gate.A_log" },
-    { GF_HUB_CHUNK, "self_attn.q_conv1d.weight self_attn.k_conv1d.weight self_attn.v_conv1d.weight", "self_attn.conv1d.weight" },
+    { GF_HUB_CHUNK,
+      "self_attn.q_conv1d.weight self_attn.k_conv1d.weight self_attn.v_conv1d.weight",
+      "self_attn.conv1d.weight" },
     { GF_HUB_RENAME, "\\.block_sparse_moe\\.", "\\.mlp\\." },
-    { GF_HUB_SPLIT, "\\.experts.*.w1.weight \\.experts.*.w3.weight", "\\.experts.gate_up_proj" },
+    { GF_HUB_SPLIT, "\\.experts.*.w1.weight \\.experts.*.w3.weight",
+      "\\.experts.gate_up_proj" },
     { GF_HUB_SPLIT, "\\.experts.*.w2.weight", "\\.experts.down_proj" },
     { 0 },
 };
 
 static const struct gf_hub_rule laguna[] = {
     { GF_HUB_USE, "qwen2_moe", NULL },
-    { GF_HUB_RENAME, "mlp.experts.e_score_correction_bias", "mlp.gate.e_score_correction_bias" },
+    { GF_HUB_RENAME, "mlp.experts.e_score_correction_bias",
+      "mlp.gate.e_score_correction_bias" },
     { GF_HUB_RENAME, "mlp.shared_expert.", "mlp.shared_experts." },
     { 0 },
 };
@@ -192,7 +211,8 @@ static const struct gf_hub_rule legacy[] = {
 };
 
 static const struct gf_hub_rule lfm2_moe[] = {
-    { GF_HUB_SPLIT, "feed_forward.experts.*.w1.weight feed_forward.experts.*.w3.weight", "feed_forward.experts.gate_up_proj" },
+    { GF_HUB_SPLIT, "feed_forward.experts.*.w1.weight feed_forward.experts.*.w3.weight",
+      "feed_forward.experts.gate_up_proj" },
     { GF_HUB_SPLIT, "feed_forward.experts.*.w2.weight", "feed_forward.experts.down_proj" },
     { 0 },
 };
@@ -205,7 +225,8 @@ static const struct gf_hub_rule mimo_v2_flash[] = {
 
 static const struct gf_hub_rule minimax_m2[] = {
     { GF_HUB_USE, "mixtral", NULL },
-    { GF_HUB_RENAME, ".block_sparse_moe.e_score_correction_bias", ".mlp.e_score_correction_bias" },
+    { GF_HUB_RENAME, ".block_sparse_moe.e_score_correction_bias",
+      ".mlp.e_score_correction_bias" },
     { 0 },
 };
 
@@ -255,7 +276,9 @@ static const struct gf_hub_rule nomic_bert[] = {
 static const struct gf_hub_rule olmo_hybrid[] = {
     { GF_HUB_RENAME, "attention_layer_norm", "input_layernorm" },
     { GF_HUB_RENAME, "feedforward_layer_norm", "post_attention_layernorm" },
-    { GF_HUB_CHUNK, "linear_attn.q_conv1d.weight linear_attn.k_conv1d.weight linear_attn.v_conv1d.weight", "linear_attn.conv1d.weight" },
+    { GF_HUB_CHUNK,
+      "linear_attn.q_conv1d.weight linear_attn.k_conv1d.weight linear_attn.v_conv1d.weight",
+      "linear_attn.conv1d.weight" },
     { 0 },
 };
 
@@ -268,7 +291,8 @@ static const struct gf_hub_rule phimoe[] = {
 };
 
 static const struct gf_hub_rule qwen2_moe[] = {
-    { GF_HUB_SPLIT, "mlp.experts.*.gate_proj.weight mlp.experts.*.up_proj.weight", "mlp.experts.gate_up_proj" },
+    { GF_HUB_SPLIT, "mlp.experts.*.gate_proj.weight mlp.experts.*.up_proj.weight",
+      "mlp.experts.gate_up_proj" },
     { GF_HUB_SPLIT, "mlp.experts.*.down_proj.weight", "mlp.experts.down_proj" },
     { 0 },
 };
@@ -287,7 +311,8 @@ static const struct gf_hub_rule qwen3_5_text[] = {
 static const struct gf_hub_rule qwen4_exp_text[] = {
     { GF_HUB_REMOVE, "language_model", "model" },
     { GF_HUB_USE, "qwen2_moe", NULL },
-    { GF_HUB_SHARDS, "ngram_embedding.shard_*.weight", "ngram_embedding.weight split_ngram_parts" },
+    { GF_HUB_SHARDS, "ngram_embedding.shard_*.weight",
+      "ngram_embedding.weight split_ngram_parts" },
     { 0 },
 };
 

@@ -2,7 +2,7 @@
 /*
  * hub_types.c - the classes of models inside models, by their config's model_type.
  *
- * Written by tools/hub-tables.py from the auto classes of transformers 5.18.
+ * Written by tools/hub-tables.py from transformers 5.18.
  */
 #include "view/hub_int.h"
 

@@ -66,10 +66,8 @@ static void know_model(struct gf_attaching *a)
         a->experts_in_out |= strcmp(type, in_out[i]) == 0;
 }
 
-static int attach_all(struct gf_attaching *a, struct gf_err *err)
+static int attach_slots(struct gf_attaching *a, struct gf_err *err)
 {
-    const char *field, *pattern;
-
     for (int late = 0; late < 2; late++)
         for (size_t i = 0; i < a->slots->list.n; i++) {
             struct gf_peft_slot *slot = &a->slots->list.at[i];
@@ -81,6 +79,20 @@ static int attach_all(struct gf_attaching *a, struct gf_err *err)
             if (r)
                 return r;
         }
+    return 0;
+}
+
+static int attach_all(struct gf_attaching *a, struct gf_err *err)
+{
+    int r = attach_slots(a, err);
+    const char *field, *pattern = gf_peft_too_slow(a->state->peft, &field);
+
+    if (pattern) /* also where a rank that is not known made it fail */
+        return gf_fail(err, GF_EBAD,
+                       "adapter_config.json: '%s': '%.60s' takes too long to match", field,
+                       pattern);
+    if (r)
+        return r;
     pattern = gf_peft_unused(a->state->peft, &field);
     if (pattern)
         return gf_fail(err, GF_EBAD, "adapter_config.json: '%s': '%.60s' matches no module",

@@ -181,6 +181,27 @@ static int check_merge(const struct gf_attaching *a, const struct gf_peft_slot *
     return r;
 }
 
+/* Merges on top of one another are of the same whole W: a weight may be reached under its own
+ * name, and as a part of what the hub's files cut up. */
+static int check_stack(const struct gf_attaching *a, const struct gf_peft_slot *slot,
+                       const struct gf_item *item, uint64_t first,
+                       const struct gf_merge *merge, enum gf_dtype dtype,
+                       struct gf_err *err)
+{
+    uint64_t under, over;
+
+    if (!item->merge || (item->merge_first == first && item->merge->dtype == dtype &&
+                         !gf_shape_numel(item->merge->shape, &under) &&
+                         !gf_shape_numel(merge->shape, &over) && under == over))
+        return 0;
+    return gf_fail(err, GF_EBAD,
+                   "tensors '%s' and '%s' are both merged into '%s', one as a part of a "
+                   "larger weight",
+                   gf_attach_tensor(a, item->merge->a)->name,
+                   gf_attach_tensor(a, slot->any)->name,
+                   gf_attach_tensor(a, item->tensor)->name);
+}
+
 int gf_target_add(struct gf_attaching *a, const struct gf_peft_slot *slot,
                   const struct gf_target *target, struct gf_merge *merge,
                   struct gf_err *err)
@@ -193,6 +214,9 @@ int gf_target_add(struct gf_attaching *a, const struct gf_peft_slot *slot,
 
         if (!copy)
             return gf_nomem(err);
+        r = check_stack(a, slot, item, target->first[i], merge, target->dtype, err);
+        if (r)
+            return r;
         *copy = *merge;
         copy->dtype = target->dtype;
         copy->under = item->merge;

@@ -5,11 +5,18 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/math.h"
+#include "base/text.h"
 
 #define MAX_PATTERNS 4096
-#define MAX_TRIES 20000000 /* modules times patterns; far beyond, it is no model's config */
+
+/* A hostile config has patterns that backtrack for long, and many of them: one match is
+ * bounded in steps, all of them together in processor time. */
+#define MATCH_STEPS 10000
+#define MAX_SPENT 2000000000 /* ns; 600 patterns on 600 modules take 0.3 s */
+#define TRIES_TIMED 64       /* the clock is read once for so many */
 
 static const char *const embedding_names[] = { "embed_tokens", "lm_head" };
 
@@ -108,9 +115,10 @@ static int compile(const char *form, const char *pattern, const char *key,
         text = NULL;
         return gf_nomem(err);
     }
-    return gf_regex_new(text, ret, err)
-               ? gf_wrap(err, "adapter_config.json: '%s': '%.60s'", key, pattern)
-               : 0;
+    if (gf_regex_new(text, ret, err))
+        return gf_wrap(err, "adapter_config.json: '%s': '%.60s'", key, pattern);
+    gf_regex_limit(*ret, MATCH_STEPS);
+    return 0;
 }
 
 static int add_pattern(struct gf_peft_patterns *patterns, const char *key,
@@ -137,6 +145,7 @@ static int read_patterns(struct gf_peft *peft, const char *key,
     const struct gf_json *object = gf_json_get(peft->config, key);
     int r = 0;
 
+    patterns->field = key;
     if (!gf_json_is_object(object))
         return 0;
     for (const struct gf_json *m = gf_json_at(object, 0); m && !r; m = gf_json_next(m))
@@ -255,36 +264,61 @@ void gf_peft_free(struct gf_peft *peft)
     free(peft);
 }
 
-/* Every pattern that matches counts as used, the first decides. One that takes for ever to match
- * one name is not tried on the next. */
-static double pattern_value(struct gf_peft_patterns *patterns, const char *module,
-                            double otherwise)
+static uint64_t processor_time(void)
 {
-    bool found = false;
+    struct timespec now = { 0 };
 
-    for (size_t i = 0; i < patterns->list.n; i++) {
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Every pattern that matches counts as used, the first decides. */
+static double pattern_value(struct gf_peft *peft, struct gf_peft_patterns *patterns,
+                            const char *module, double otherwise)
+{
+    uint64_t start = patterns->list.n ? processor_time() : 0, now;
+    bool found = false, slow;
+
+    for (size_t i = 0; i < patterns->list.n && !peft->too_slow; i++) {
         struct gf_peft_pattern *pattern = &patterns->list.at[i];
 
-        if (gf_regex_gave_up(pattern->regex) || patterns->tries++ > MAX_TRIES ||
-            !gf_regex_matches_start(pattern->regex, module))
-            continue;
-        pattern->used = true;
-        if (!found)
-            otherwise = pattern->value;
-        found = true;
+        if (gf_regex_matches_start(pattern->regex, module)) {
+            pattern->used = true;
+            if (!found)
+                otherwise = pattern->value;
+            found = true;
+        }
+        slow = gf_regex_gave_up(pattern->regex);
+        if (i % TRIES_TIMED == TRIES_TIMED - 1 || i + 1 == patterns->list.n) {
+            now = processor_time();
+            peft->spent += now - start;
+            start = now;
+            slow |= peft->spent > MAX_SPENT;
+        }
+        if (slow) {
+            peft->too_slow = pattern->text;
+            peft->too_slow_field = patterns->field;
+        }
     }
     return otherwise;
 }
 
 struct gf_peft_rank gf_peft_rank_of(struct gf_peft *peft, const char *module)
 {
-    double r = pattern_value(&peft->ranks, module, (double)peft->r);
-    double alpha = pattern_value(&peft->alphas, module, peft->alpha);
+    double r = pattern_value(peft, &peft->ranks, module, (double)peft->r);
+    double alpha = pattern_value(peft, &peft->alphas, module, peft->alpha);
+    bool whole = r >= 1 && r <= UINT32_MAX && floor(r) == r;
 
     return (struct gf_peft_rank){
-        .r = r >= 1 && r <= UINT32_MAX && floor(r) == r ? (uint64_t)r : 0,
+        .r = whole && !peft->too_slow ? (uint64_t)r : 0,
         .scale = alpha / (peft->rslora ? sqrt(r) : r),
     };
+}
+
+const char *gf_peft_too_slow(const struct gf_peft *peft, const char **ret_field)
+{
+    *ret_field = peft->too_slow_field;
+    return peft->too_slow;
 }
 
 static const char *first_unused(const struct gf_peft_patterns *patterns)
@@ -307,12 +341,11 @@ const char *gf_peft_unused(const struct gf_peft *peft, const char **ret_field)
 }
 
 /* Does `name` end in `suffix`, from a component's start on? */
-static bool ends(const char *name, const char *suffix)
+static bool ends_in_component(const char *name, const char *suffix)
 {
     size_t n = strlen(name), m = strlen(suffix);
 
-    return n >= m && strcmp(name + n - m, suffix) == 0 &&
-           (n == m || name[n - m - 1] == '.');
+    return gf_ends_with(name, suffix) && (n == m || name[n - m - 1] == '.');
 }
 
 const char *gf_peft_parameter(const struct gf_peft *peft, const char *module, size_t *at)
@@ -352,7 +385,7 @@ const struct gf_json *gf_peft_tokens_of(const struct gf_peft *peft, const char *
 
 static bool is_head(const char *module)
 {
-    return ends(module, "lm_head") || ends(module, "embed_out");
+    return ends_in_component(module, "lm_head") || ends_in_component(module, "embed_out");
 }
 
 static bool same_tokens(const struct gf_json *a, const struct gf_json *b)
@@ -390,7 +423,7 @@ bool gf_peft_targets_embedding(const struct gf_peft *peft, const char *module)
     if (peft->tokens || peft->lists_embedding)
         return !peft->tokens;
     for (size_t i = 0; i < GF_COUNT(embedding_names); i++)
-        if (peft->targets && ends(module, embedding_names[i]) &&
+        if (peft->targets && ends_in_component(module, embedding_names[i]) &&
             !gf_regex_gave_up(peft->targets) &&
             gf_regex_matches_start(peft->targets, module))
             return true;

@@ -40,8 +40,8 @@ struct gf_peft_pattern {
 };
 
 struct gf_peft_patterns {
+    const char *field; /* the config's */
     struct GF_VEC(struct gf_peft_pattern) list;
-    uint64_t tries;
 };
 
 struct gf_peft {
@@ -51,6 +51,9 @@ struct gf_peft {
     uint64_t r;
     double alpha;
     struct gf_peft_patterns ranks, alphas;
+    uint64_t spent;       /* nanoseconds of matching, by all patterns */
+    const char *too_slow; /* gf_peft_too_slow() */
+    const char *too_slow_field;
     enum gf_peft_bias bias;
     bool rslora, dora, fan_in_fan_out;
     bool tokens;              /* trains single tokens of an embedding */
@@ -67,12 +70,16 @@ int gf_peft_new(const struct gf_json *config, struct gf_peft **ret, struct gf_er
 void gf_peft_free(struct gf_peft *peft);
 GF_DEFINE_AUTO(gf_peft);
 
-/* r and the scale of a module (alpha / r, in double) by its path in the base model. */
+/* r and the scale of a module (alpha / r, in double) by its path in the base model. r is 0
+ * where the config's is none, and from the first pattern that is too slow on. */
 struct gf_peft_rank {
     uint64_t r;
     double scale;
 };
 struct gf_peft_rank gf_peft_rank_of(struct gf_peft *peft, const char *module);
+
+/* A pattern that took too long to match, and the field it stands in; NULL: none. */
+const char *gf_peft_too_slow(const struct gf_peft *peft, const char **ret_field);
 
 /* A pattern that matched no module so far, and the field it stands in; NULL: none. */
 const char *gf_peft_unused(const struct gf_peft *peft, const char **ret_field);

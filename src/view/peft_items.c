@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/math.h"
+#include "base/text.h"
 #include "view/peft_int.h"
 
 struct saving {
@@ -40,13 +41,6 @@ static int look_around(struct saving *s, struct gf_err *err)
     return 0;
 }
 
-static bool ends(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), m = strlen(suffix);
-
-    return n >= m && strcmp(name + n - m, suffix) == 0;
-}
-
 /* Is this module an input or output embedding, by the name of its last component? */
 static bool is_embedding(const char *module)
 {
@@ -66,7 +60,7 @@ static bool is_resized(const struct saving *s, const struct gf_tensor *tensor,
                        const struct gf_adapter_name *name)
 {
     return s->state.spec->base_vocab && is_embedding(name->module) &&
-           tensor->shape.rank == 2 && ends(name->base, ".weight") &&
+           tensor->shape.rank == 2 && gf_ends_with(name->base, ".weight") &&
            tensor->shape.dims[0] != s->state.spec->base_vocab;
 }
 
@@ -80,10 +74,10 @@ static bool is_saved(const struct saving *s, const struct gf_tensor *tensor,
         return name->below;
     if (!s->state.peft || name->aside)
         return false;
-    if (s->state.peft->bias == GF_PEFT_BIAS_ALL && ends(name->file, ".bias"))
+    if (s->state.peft->bias == GF_PEFT_BIAS_ALL && gf_ends_with(name->file, ".bias"))
         return true;
     if (s->state.peft->bias == GF_PEFT_BIAS_ONLY && tuned &&
-        ends(name->file, ".base_layer.bias"))
+        gf_ends_with(name->file, ".base_layer.bias"))
         return true;
     if (gf_peft_targets_embedding(s->state.peft, name->module))
         return tuned && is_embedding(name->module) && strstr(name->file, ".base_layer.");

@@ -196,8 +196,7 @@ static int collect(const struct gf_view_spec *spec, const struct naming *naming,
 
 /* Which stored tensor supplies tensor `index`, and as what it is served. */
 static int choose_expr(const struct gf_view_spec *spec, enum gf_dtype_policy policy,
-                       const struct gf_item *item, struct gf_expr *ret,
-                       struct gf_err *err)
+                       const struct gf_item *item, struct gf_expr *ret, struct gf_err *err)
 {
     const struct gf_tensor *tensor = gf_catalog_at(spec->catalog, item->tensor);
     const struct gf_tensor *like = gf_catalog_at(spec->catalog, item->like);
@@ -212,7 +211,8 @@ static int choose_expr(const struct gf_view_spec *spec, enum gf_dtype_policy pol
         copy = tensor->copy != GF_NONE &&
                gf_catalog_at(spec->catalog, tensor->copy)->dtype == to;
     }
-    return gf_expr_gather(spec->catalog, 0, copy ? tensor->copy : item->tensor, to, ret, err);
+    return gf_expr_gather(spec->catalog, 0, copy ? tensor->copy : item->tensor, to, ret,
+                          err);
 }
 
 static int add_output(const struct gf_view_spec *spec, enum gf_dtype_policy policy,
@@ -278,8 +278,8 @@ static int build(const struct gf_view_spec *spec, struct gf_items *items,
         if (!items->at[i].dropped)
             r = add_output(spec, policy, &items->at[i], view, err);
     if (!r && naming.heads_apart)
-        r = gf_view_note(view, err,
-                         "heads that a trainer put beside the model are views of their own");
+        r = gf_view_note(
+            view, err, "heads that a trainer put beside the model are views of their own");
     return r;
 }
 

@@ -6,6 +6,7 @@ key of each kind of conversion."""
 
 import json
 import os
+import re
 
 import pytest
 import torch
@@ -55,6 +56,25 @@ def logits(folder):
     assert not any(report.values()), report
     with torch.no_grad():
         return model.eval()(torch.arange(8, 40).reshape(2, 16)).logits
+
+
+def test_the_tables_are_transformers_own():
+    import importlib.util
+
+    import transformers
+
+    if not transformers.__version__.startswith("5.18."):
+        pytest.skip(f"the tables are of transformers 5.18, this is {transformers.__version__}")
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    script = os.path.join(root, "tools", "hub-tables.py")
+    spec = importlib.util.spec_from_file_location("hub_tables", script)
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    rows = tables.rows_of_mapping()
+    for kind, about in tables.ABOUT.items():
+        with open(os.path.join(root, "src", "view", f"hub_{kind}.c")) as f:
+            found = re.sub(r'"\s+"', "", f.read())  # clang-format divides long strings
+        assert found.split() == tables.families(kind, about, rows).split()
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -63,10 +63,10 @@ def sub_configs(config):
     return {k: v for k, v in vars(config).items() if isinstance(v, PreTrainedConfig)}
 
 
-def default(config_class, more={}):
+def default(config_class, more=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return config_class(**copy.deepcopy(more))  # some take theirs apart
+        return config_class(**copy.deepcopy(more or {}))  # some take theirs apart
 
 
 def small_values(config):

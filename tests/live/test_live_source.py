@@ -184,6 +184,20 @@ def test_the_state_at_the_end_is_kept(job, mount):
 
 
 @fuse
+def test_the_end_waits_until_its_last_step_has_a_slot(job, mount):
+    trainer = job(2, step_ms=5, steps=200, slots=1, final_ms=20000)
+    point = mount(trainer.source)
+    path = os.path.join(point, "model.safetensors")
+    with open(path, "rb") as f:
+        old = f.read(64)
+        time.sleep(3)
+        assert all(rank.poll() is None for rank in trainer.ranks)
+        assert steps(old + f.read()) != {200.0}
+    trainer.wait()
+    assert steps(subprocess.check_output(["cat", path])) == {200.0}
+
+
+@fuse
 def test_a_restarted_job_takes_over(job, mount):
     first = job(2, step_ms=1)
     point = mount(first.source)
@@ -330,6 +344,88 @@ def test_a_schedule_keeps_the_newest_and_the_best(gatherfs, job, tmp_path):
     assert left == sorted(wanted | {"best", "latest"})
     for name in wanted - {"checkpoint-7"}:
         assert steps_in(dest / name)[0] == {float(name.split("-")[1])}
+
+
+def snapshots(result):
+    return [json.loads(line) for line in result.text.splitlines()]
+
+
+def test_a_schedule_deletes_only_what_it_wrote(gatherfs, job, tmp_path):
+    dest, archive = tmp_path / "ckpt", tmp_path / "archive"
+    source = job(1, step_ms=10, steps=300, metric=1, final_ms=8000).source
+    command = ["snapshot", source, dest, "--every", 20, "--best", "loss", "--json"]
+    written = snapshots(gatherfs.run(*command, timeout=40).ok())
+    for before, one in zip([None] + written, written):
+        if "metric" in one:
+            assert 1000 - one["metric"] <= one["step"]
+            assert not before or 1000 - one["metric"] > before["step"]
+    linked, replaced, added, half, gone, part = [
+        dest / f"checkpoint-{one['step']}" for one in written[:6]
+    ]
+    linked.rename(archive)
+    linked.symlink_to(archive)
+    shutil.rmtree(replaced)
+    replaced.mkdir()
+    (replaced / "model.safetensors").write_bytes(b"the trainer's")
+    (added / "optimizer.pt").write_bytes(b"the trainer's")
+    half.rename(dest / f".{half.name}.gatherfs-old")
+    part.rename(dest / f"{part.name}.gatherfs-part")
+    shutil.rmtree(gone)
+    (dest / "best").unlink()
+    (dest / "best").symlink_to(replaced.name)
+    job(1, name="two", first=1000, step_ms=10, steps=1050, metric=1, final_ms=8000)
+    command[1] = "live:two"
+    gatherfs.run(*command, "--keep", 1, timeout=40).ok()
+    assert linked.is_symlink() and len(os.listdir(archive)) > 0
+    assert steps_in(archive)[0] == {float(written[0]["step"])}
+    assert read(replaced / "model.safetensors") == b"the trainer's"
+    assert {"model.safetensors", "optimizer.pt"} <= set(os.listdir(added))
+    assert os.readlink(dest / "best") == replaced.name
+    assert set(os.listdir(dest)) == {
+        linked.name, replaced.name, added.name, "checkpoint-1050",
+        "best", "latest", ".gatherfs-snapshots.json",
+    }  # fmt: skip
+
+
+def test_a_trainers_own_checkpoint_of_a_step_counts(gatherfs, job, tmp_path):
+    dest = tmp_path / "ckpt"
+    (dest / "checkpoint-60").mkdir(parents=True)
+    (dest / "checkpoint-60" / "model.safetensors").write_bytes(b"the trainer's")
+    (dest / "latest").symlink_to("checkpoint-60")
+    source = job(1, step_ms=10, steps=60, final_ms=8000).source
+    result = gatherfs.run("snapshot", source, dest, "--every", 20, timeout=40).ok()
+    assert "checkpoint-60" not in result.text
+    assert "warning" in result.err and "checkpoint-60' is there already" in result.err
+    assert os.listdir(dest / "checkpoint-60") == ["model.safetensors"]
+    assert os.readlink(dest / "latest") == "checkpoint-60"
+    assert not [name for name in os.listdir(dest) if "part" in name]
+
+
+@fuse
+def test_a_full_disk_ends_no_schedule(gatherfs, job, tmp_path):
+    dest = tmp_path / "small"
+    dest.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80k", "none", dest])
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs")
+    try:
+        (dest / "filler").write_bytes(b"")
+        source = job(1, step_ms=10, rows=32, steps=200, final_ms=8000).source
+        process = subprocess.Popen(
+            [gatherfs.binary, "snapshot", source, str(dest), "--every", "20"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert b"warning" in process.stderr.readline()
+        for name in os.listdir(dest):
+            if name.startswith("checkpoint-") and "part" not in name:
+                shutil.rmtree(dest / name)
+        out, errors = process.communicate(timeout=30)
+        assert len(out.splitlines()) >= 2
+        # The last step is what it is for.
+        assert process.returncode == (0 if b"checkpoint-200:" in out else 2)
+    finally:
+        subprocess.run(["umount", dest], check=True)
 
 
 def test_an_automatic_schedule_plans_with_the_jobs_own_times(gatherfs, job, tmp_path):

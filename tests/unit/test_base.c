@@ -127,6 +127,15 @@ static void text_escapes_like_the_json_writers_it_copies(void **state)
     free(s);
 }
 
+static void a_suffix_may_be_all_of_it(void **state)
+{
+    (void)state;
+    assert_true(gf_ends_with("a.bias", ".bias") && gf_ends_with("x", "x"));
+    assert_true(gf_ends_with("x", ""));
+    assert_false(gf_ends_with("bias", ".bias") || gf_ends_with("", "x"));
+    assert_false(gf_ends_with("a.bias_", ".bias"));
+}
+
 static void what_is_not_utf8_becomes_a_sign_that_is(void **state)
 {
     static const struct {
@@ -204,6 +213,7 @@ int main(void)
         cmocka_unit_test(an_arena_gives_zeroed_aligned_memory_up_to_its_ceiling),
         cmocka_unit_test(a_map_finds_what_was_put),
         cmocka_unit_test(text_escapes_like_the_json_writers_it_copies),
+        cmocka_unit_test(a_suffix_may_be_all_of_it),
         cmocka_unit_test(what_is_not_utf8_becomes_a_sign_that_is),
         cmocka_unit_test(a_cursor_never_leaves_its_bytes),
         cmocka_unit_test(arithmetic_on_file_numbers_does_not_wrap),

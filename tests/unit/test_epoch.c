@@ -282,6 +282,25 @@ static void what_nobody_reads_is_given_back(void **state)
     close_one(b, 2);
 }
 
+static void a_promise_that_nobody_waits_for_is_forgotten(void **state)
+{
+    struct epochs *e = *state;
+    const uint64_t want = 5;
+    struct gf_epoch *epoch;
+    struct gf_ranks *ranks;
+    unsigned refs;
+
+    GF_OK(gf_epochs_get(e->of, 0, &want, &t_wait, &epoch, &t_err));
+    ranks = gf_ranks_ref(gf_epoch_ranks(epoch));
+    refs = atomic_load(&ranks->refs);
+    gf_epochs_tick(e->of);
+    assert_false(gf_epoch_is_over(epoch));
+    gf_epoch_free(epoch);
+    gf_epochs_tick(e->of);
+    assert_int_equal(atomic_load(&ranks->refs), refs - 1);
+    gf_ranks_free(ranks);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -299,6 +318,7 @@ int main(void)
         TEST(after_a_restart_old_promises_are_stale),
         TEST(steps_that_are_held_can_be_named),
         TEST(what_nobody_reads_is_given_back),
+        TEST(a_promise_that_nobody_waits_for_is_forgotten),
     };
 
     return cmocka_run_group_tests_name("epoch", tests, NULL, NULL);

@@ -420,6 +420,97 @@ static void the_agent_has_the_last_step_for_others(void **state)
     assert_true(t_job_value(shot, 0) == 1);
 }
 
+/* Somebody waits for a step that is far away. */
+struct patient {
+    struct gf_job *job;
+    struct gf_ranks *ranks;
+    pthread_t thread;
+    int r;
+};
+
+static void *wait_for_it(void *arg)
+{
+    struct patient *p = arg;
+    const struct gf_wait wait = { .ms = 1000 };
+    const uint64_t want = 1000;
+    struct gf_shot *shot = NULL;
+
+    p->r = gf_job_take(p->job, p->ranks, &want, &wait, &shot, NULL);
+    gf_shot_free(shot);
+    return NULL;
+}
+
+static void expect_no_hold_up(struct t_job *t, struct gf_job *job, struct gf_job *of)
+{
+    GF_AUTO(gf_ranks) ranks = NULL;
+    GF_AUTO(gf_ranks) again = NULL;
+    struct patient p = { .job = of };
+    const struct gf_wait wait = { .ms = 500 };
+    struct gf_shot *shot;
+    int64_t start;
+
+    GF_OK(gf_job_ranks(of, false, &t_wait, &p.ranks, &t_err));
+    GF_OK(gf_job_ranks(job, false, &t_wait, &ranks, &t_err));
+    start = gf_now_ms();
+    assert_int_equal(pthread_create(&p.thread, NULL, wait_for_it, &p), 0);
+    usleep(50000);
+    for (int i = 0; i < 3; i++) {
+        t_job_step(t);
+        GF_OK(gf_job_take(job, ranks, NULL, &wait, &shot, &t_err));
+        assert_int_equal(shot->step, t->step);
+        gf_shot_free(shot);
+    }
+    GF_OK(gf_job_ranks(job, false, &wait, &again, &t_err));
+    assert_true(gf_now_ms() - start < 1000);
+    pthread_join(p.thread, NULL);
+    gf_ranks_free(p.ranks);
+    assert_int_equal(p.r, -ETIMEDOUT);
+}
+
+static void a_step_that_is_far_holds_nobody_up(void **state)
+{
+    struct t_job *t = *state;
+    GF_AUTO(gf_job) job = NULL;
+
+    t_job_start(t, 2, "one");
+    GF_OK(gf_job_open("job", &gf_limits_default, &job, &t_err));
+    expect_no_hold_up(t, job, job);
+}
+
+static void a_guests_step_that_is_far_holds_nobody_up(void **state)
+{
+    struct t_job *t = *state;
+    GF_AUTO(gf_job) job = NULL;
+    GF_AUTO(gf_job) second = NULL;
+    GF_AUTO(gf_ranks) ranks = NULL;
+
+    t_job_start(t, 2, "one");
+    GF_OK(gf_job_open("job", &gf_limits_default, &job, &t_err));
+    GF_OK(gf_job_ranks(job, false, &t_wait, &ranks, &t_err));
+    GF_OK(gf_job_open("job", &gf_limits_default, &second, &t_err));
+    expect_no_hold_up(t, job, second);
+    expect_no_hold_up(t, second, second);
+}
+
+static void a_step_that_is_far_is_had_when_it_comes(void **state)
+{
+    struct t_job *t = *state;
+    GF_AUTO(gf_job) job = NULL;
+    struct patient p = { 0 };
+
+    t_job_start(t, 2, "one");
+    GF_OK(gf_job_open("job", &gf_limits_default, &job, &t_err));
+    p.job = job;
+    GF_OK(gf_job_ranks(job, false, &t_wait, &p.ranks, &t_err));
+    assert_int_equal(pthread_create(&p.thread, NULL, wait_for_it, &p), 0);
+    usleep(50000);
+    while (t->step < 1002)
+        t_job_step(t);
+    pthread_join(p.thread, NULL);
+    gf_ranks_free(p.ranks);
+    assert_int_equal(p.r, 0);
+}
+
 /* ---- publishers that lie ---- */
 
 struct liar {
@@ -602,6 +693,9 @@ int main(void)
         TEST(a_second_reader_asks_the_first),
         TEST(a_guest_takes_over_when_its_agent_ends),
         TEST(the_agent_has_the_last_step_for_others),
+        TEST(a_step_that_is_far_holds_nobody_up),
+        TEST(a_guests_step_that_is_far_holds_nobody_up),
+        TEST(a_step_that_is_far_is_had_when_it_comes),
         TEST(memory_that_is_shorter_than_it_was_said_is_refused),
         TEST(a_rank_that_says_it_is_another_is_refused),
         TEST(a_tensor_outside_its_slot_is_refused),

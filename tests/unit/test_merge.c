@@ -139,6 +139,44 @@ static void dora_reads_are_slices(void **state)
     }
 }
 
+static const struct gf_source_ops *plain_ops;
+static int nreads;
+
+static int counted_read(struct gf_source *src, void *buf, size_t len, uint64_t off)
+{
+    nreads++;
+    return plain_ops->read_at(src, buf, len, off);
+}
+
+/* The norms of columns need all of W: they are taken once, not once for each run of it. */
+static void norms_of_columns_are_taken_once_a_read_without_a_cache(void **state)
+{
+    struct gf_source_ops counted = { .kind = "counted", .read_at = counted_read };
+    struct world *w = *state;
+    uint32_t leaf = add_random(w, GF_F32, SHAPE(512, 2048));
+    struct gf_merge *m = merge(w, 0, GF_MERGE_LOWRANK, SHAPE(512, 2048));
+    uint8_t *got = malloc(512 * 2048 * 4);
+    struct gf_resident *small = NULL, *usual = w->resident;
+
+    m->a = add_random(w, GF_F32, SHAPE(1, 512));
+    m->b = add_random(w, GF_F32, SHAPE(2048, 1));
+    m->magnitude = add_random(w, GF_F32, SHAPE(2048));
+    m->rank = 1;
+    m->transposed = true;
+    serve(w, leaf, 0, 0, 512 * 2048, GF_F32);
+    plain_ops = w->sources[0]->ops;
+    w->sources[0]->ops = &counted;
+    GF_OK(gf_resident_new(0, &small, &t_err));
+    w->gather.resident = small;
+    read_at(w, 0, 512 * 2048 * 4, got);
+    w->sources[0]->ops = plain_ops;
+    w->gather.resident = usual;
+    assert_int_equal(gf_resident_bytes(small), 0);
+    assert_in_range(nreads, 256 / 8, 256 / 8 + 4); /* 8 rows at once, then two runs or so */
+    gf_resident_free(small);
+    free(got);
+}
+
 static void expert_reads_are_slices(void **state)
 {
     struct world *w = *state;
@@ -310,6 +348,7 @@ int main(void)
         TEST(lowrank_of_many_rows_equals_the_formula),
         TEST(transposed_reads_are_slices),
         TEST(dora_reads_are_slices),
+        TEST(norms_of_columns_are_taken_once_a_read_without_a_cache),
         TEST(expert_reads_are_slices),
         TEST(hadamard_reads_are_slices),
         TEST(kronecker_reads_are_slices),

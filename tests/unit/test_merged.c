@@ -365,6 +365,33 @@ static void a_merge_reaches_the_experts_of_the_hubs_files(void **state)
     assert_int_equal(merge_of(m, "model.layers.0.mlp.experts.0.down_proj.weight")->a, 2);
 }
 
+/* One weight under its own name and as a part of the module's: the offsets are not the same. */
+static void a_weight_is_not_reached_in_two_ways(void **state)
+{
+    struct merged *m = *state;
+    const char *module = P "model.layers.0.mlp.experts.";
+    static const char *const params[] = { "gate_proj", "up_proj" };
+    char name[128];
+
+    snprintf(name, sizeof(name), "%slora_A.weight", module);
+    f32(m, name, SHAPE(4, 4));
+    snprintf(name, sizeof(name), "%slora_B.weight", module);
+    f32(m, name, SHAPE(10, 4));
+    snprintf(name, sizeof(name), "%s1.up_proj.lora_A.weight", module);
+    f32(m, name, SHAPE(2, 4));
+    snprintf(name, sizeof(name), "%s1.up_proj.lora_B.weight", module);
+    f32(m, name, SHAPE(5, 2));
+    for (int e = 0; e < 2; e++)
+        for (size_t i = 0; i < 2; i++) {
+            snprintf(name, sizeof(name), "model.layers.0.mlp.experts.%d.%s.weight", e,
+                     params[i]);
+            f32(m, name, SHAPE(5, 4));
+        }
+    GF_FAILS(try(m, "full", LORA(",\"target_parameters\":[\"experts.gate_up_proj\"]"),
+                 "{\"model_type\":\"qwen2_moe\"}"),
+             GF_EBAD, "are both merged into 'model.layers.0.mlp.experts.1.up_proj.weight'");
+}
+
 /* ---- other tuners ---- */
 
 static void ia3_scales_outputs_or_inputs(void **state)
@@ -630,6 +657,7 @@ int main(void)
         T(wrappers_of_parameters_are_taken_apart),
         T(the_innermost_wrapper_is_the_first_parameters),
         T(experts_of_some_models_are_stored_in_out),
+        T(a_weight_is_not_reached_in_two_ways),
         T(a_merge_reaches_the_experts_of_the_hubs_files),
         T(ia3_scales_outputs_or_inputs),
         T(loha_takes_four_factors),

@@ -2,7 +2,9 @@
 #include "t.h"
 
 #include <math.h>
+#include <time.h>
 
+#include "base/text.h"
 #include "view/peft.h"
 
 /* The config behind *ret, which borrows it. */
@@ -122,20 +124,79 @@ static void a_rank_that_is_none_is_no_rank(void **state)
         assert_int_equal(gf_peft_rank_of(peft, modules[i]).r, 0);
 }
 
-/* Catastrophic backtracking: each name would take as long as the first. */
+/* Catastrophic backtracking: each name would take as long as the first. (Without a 'b' in the
+ * name PCRE2 knows at once.) */
 static void a_pattern_that_never_ends_is_given_up(void **state)
 {
     GF_AUTO(gf_peft)
     peft = peft_of("{\"peft_type\":\"LORA\",\"rank_pattern\":{\"(a|aa|a*)*b\":2}}");
-    const char *field;
+    const char *field = NULL;
     char name[64];
 
     (void)state;
+    assert_int_equal(gf_peft_rank_of(peft, "q").r, 8);
+    assert_null(gf_peft_too_slow(peft, &field));
     for (int i = 0; i < 20000; i++) {
-        snprintf(name, sizeof(name), "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa%d", i);
-        assert_int_equal(gf_peft_rank_of(peft, name).r, 8);
+        snprintf(name, sizeof(name), "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa%dbx", i);
+        assert_int_equal(gf_peft_rank_of(peft, name).r, 0);
     }
-    assert_non_null(gf_peft_unused(peft, &field));
+    assert_string_equal(gf_peft_too_slow(peft, &field), "(a|aa|a*)*b");
+    assert_string_equal(field, "rank_pattern");
+}
+
+static double seconds(void)
+{
+    return (double)clock() / CLOCKS_PER_SEC;
+}
+
+/* Each of them ends well within the bound of one match: all together would take minutes. */
+static void patterns_share_a_budget(void **state)
+{
+    struct gf_text text = { 0 };
+    GF_AUTO(gf_peft) peft = NULL;
+    GF_AUTO_MEM char *config_text = NULL;
+    double start = seconds();
+    const char *field = NULL;
+    char name[80];
+
+    (void)state;
+    gf_text_add(&text, "{\"peft_type\":\"LORA\",\"alpha_pattern\":{");
+    for (int i = 0; i < 1000; i++)
+        gf_text_printf(&text, "%s\".*.*[!?]N?%d\":2", i ? "," : "", i);
+    gf_text_add(&text, "}}");
+    config_text = gf_text_take(&text, NULL);
+    peft = peft_of(config_text);
+    for (int i = 0; i < 10000; i++) {
+        snprintf(name, sizeof(name), "model.layers.%d.self_attn.q_proj", i);
+        gf_peft_rank_of(peft, name);
+    }
+    assert_non_null(gf_peft_too_slow(peft, &field));
+    assert_string_equal(field, "alpha_pattern");
+    assert_true(seconds() - start < 5);
+}
+
+/* EVA writes one for each module. */
+static void as_many_patterns_as_modules_are_fine(void **state)
+{
+    struct gf_text text = { 0 };
+    GF_AUTO(gf_peft) peft = NULL;
+    GF_AUTO_MEM char *config_text = NULL;
+    const char *field;
+    char name[80];
+
+    (void)state;
+    gf_text_add(&text, "{\"peft_type\":\"LORA\",\"rank_pattern\":{");
+    for (int i = 0; i < 300; i++)
+        gf_text_printf(&text, "%s\"model.layers.%d.self_attn.q_proj\":%d", i ? "," : "", i,
+                       i + 1);
+    gf_text_add(&text, "}}");
+    config_text = gf_text_take(&text, NULL);
+    peft = peft_of(config_text);
+    for (int i = 0; i < 300; i++) {
+        snprintf(name, sizeof(name), "model.layers.%d.self_attn.q_proj", i);
+        assert_int_equal(gf_peft_rank_of(peft, name).r, i + 1);
+    }
+    assert_null(gf_peft_too_slow(peft, &field));
 }
 
 static void what_cannot_be_merged_says_why(void **state)
@@ -281,6 +342,8 @@ int main(void)
         cmocka_unit_test(patterns_that_match_nothing_are_named),
         cmocka_unit_test(a_rank_that_is_none_is_no_rank),
         cmocka_unit_test(a_pattern_that_never_ends_is_given_up),
+        cmocka_unit_test(patterns_share_a_budget),
+        cmocka_unit_test(as_many_patterns_as_modules_are_fine),
         cmocka_unit_test(what_cannot_be_merged_says_why),
         cmocka_unit_test(values_that_make_no_sense_are_refused),
         cmocka_unit_test(initialisations_off_the_base_are_known),

@@ -235,6 +235,39 @@ static void close_says_bye_and_leaves_nothing(void **state)
     assert_int_equal(access(job.base, F_OK), -1);
 }
 
+static void files_of_others_stay(void **state)
+{
+    struct job job = { 0 };
+    char mine[120], theirs[120], replaced[120], model[120];
+    FILE *f;
+
+    (void)state;
+    OK(job_start(&job));
+    OK(gatherfs_pub_file(job.pub, "config.json", "{}", 2));
+    OK(gatherfs_pub_file(job.pub, "tokenizer.json", "{}", 2));
+    snprintf(mine, sizeof(mine), "%s/model/config.json", job.dir);
+    snprintf(theirs, sizeof(theirs), "%s/model/model.safetensors", job.dir);
+    snprintf(replaced, sizeof(replaced), "%s/model/tokenizer.json", job.dir);
+    f = fopen(theirs, "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_int_equal(unlink(replaced), 0);
+    f = fopen(replaced, "w");
+    assert_non_null(f);
+    fclose(f);
+    gatherfs_pub_close(job.pub);
+    job.pub = NULL;
+    assert_int_equal(access(mine, F_OK), -1);
+    assert_int_equal(access(theirs, F_OK), 0);
+    assert_int_equal(access(replaced, F_OK), 0);
+    snprintf(model, sizeof(model), "%s/model", job.dir);
+    unlink(theirs);
+    unlink(replaced);
+    assert_int_equal(rmdir(model), 0);
+    assert_int_equal(rmdir(job.dir), 0);
+    job_end(&job);
+}
+
 static void a_rank_is_published_once(void **state)
 {
     struct job job = { 0 };
@@ -476,6 +509,7 @@ int main(void)
         cmocka_unit_test(final_waits_for_the_reader),
         cmocka_unit_test(final_gives_up_on_a_reader_that_sleeps),
         cmocka_unit_test(close_says_bye_and_leaves_nothing),
+        cmocka_unit_test(files_of_others_stay),
         cmocka_unit_test(a_rank_is_published_once),
         cmocka_unit_test(a_forked_child_is_dead_to_readers),
         cmocka_unit_test(bad_options_are_refused),

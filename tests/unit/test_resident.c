@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * resident: loaded once, shared, evicted in the order of last use, and failures that the
- * one who asked next does not inherit.
+ * resident: loaded once, shared, evicted in the order of last use, and failures that those
+ * who waited share and the one who asked next does not inherit.
  */
 #include "t.h"
 
@@ -186,6 +186,46 @@ static void a_slow_load_holds_up_only_those_who_want_it(void **state)
         pthread_join(threads[i], NULL);
 }
 
+static int fail_slowly(void *ctx, float *values)
+{
+    struct loads *loads = ctx;
+
+    (void)values;
+    atomic_fetch_add(&loads->n, 1);
+    usleep(200000);
+    return -EIO;
+}
+
+static struct loads failing;
+
+static void *want_broken(void *resident)
+{
+    struct gf_resident_key key = { .tensor = 1 };
+    const struct gf_resident_item *item = NULL;
+
+    assert_int_equal(gf_resident_get(resident, &key, N, fail_slowly, &failing, &item),
+                     -EIO);
+    assert_null(item);
+    return NULL;
+}
+
+static void those_who_wait_for_a_load_fail_with_it(void **state)
+{
+    pthread_t threads[4];
+
+    assert_int_equal(pthread_create(&threads[0], NULL, want_broken, *state), 0);
+    while (!atomic_load(&failing.n))
+        usleep(100);
+    for (int i = 1; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, want_broken, *state), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(failing.n, 1);
+    assert_int_equal(gf_resident_bytes(*state), 0);
+    want_broken(*state); /* the next one tries */
+    assert_int_equal(failing.n, 2);
+}
+
 static void *churn(void *resident)
 {
     struct loads loads = { 0 };
@@ -217,6 +257,7 @@ int main(void)
         TEST(a_failed_load_leaves_nothing_and_can_be_tried_again),
         TEST(sizes_that_no_memory_holds_are_refused),
         TEST(a_slow_load_holds_up_only_those_who_want_it),
+        TEST(those_who_wait_for_a_load_fail_with_it),
         TEST(many_threads_share_a_budget_that_is_too_small),
     };
 

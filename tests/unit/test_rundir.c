@@ -164,6 +164,49 @@ static void descriptors_come_exactly_where_announced(void **state)
     close(pair[1]);
 }
 
+static int lowest_free_fd(void)
+{
+    int fd = dup(0);
+
+    close(fd);
+    return fd;
+}
+
+static void of_two_descriptors_none_stays(void **state)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(2 * sizeof(int))];
+    } control = { 0 };
+    struct gf_live_msg msg = { .type = GF_LIVE_READY, .req = 1 };
+    struct iovec part = { .iov_base = &msg, .iov_len = sizeof(msg) };
+    struct msghdr m = { .msg_iov = &part,
+                        .msg_iovlen = 1,
+                        .msg_control = &control,
+                        .msg_controllen = CMSG_SPACE(2 * sizeof(int)) };
+    const int fds[2] = { 0, 0 };
+    int pair[2], fd = -1, lowest;
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+    control.head.cmsg_level = SOL_SOCKET;
+    control.head.cmsg_type = SCM_RIGHTS;
+    control.head.cmsg_len = CMSG_LEN(sizeof(fds));
+    memcpy(CMSG_DATA(&control.head), fds, sizeof(fds));
+    lowest = lowest_free_fd();
+    for (uint32_t flags = 0; flags <= GF_LIVE_FD; flags += GF_LIVE_FD) {
+        msg.flags = flags;
+        gf_live_msg_seal(&msg, 0);
+        assert_int_equal(sendmsg(pair[0], &m, 0), sizeof(msg));
+        GF_FAILS(receive(pair[1], &fd), GF_EBAD, "or 1 descriptor");
+        assert_int_equal(sendmsg(pair[0], &m, 0), sizeof(msg));
+        receive(pair[1], NULL); /* the kernel drops what has no room at all */
+        assert_int_equal(lowest_free_fd(), lowest);
+    }
+    close(pair[0]);
+    close(pair[1]);
+}
+
 static void only_sealed_memory_is_mapped(void **state)
 {
     const void *seen;
@@ -214,6 +257,7 @@ int main(void)
         cmocka_unit_test(directories_that_others_control_are_refused),
         cmocka_unit_test(long_paths_are_no_matter),
         cmocka_unit_test(descriptors_come_exactly_where_announced),
+        cmocka_unit_test(of_two_descriptors_none_stays),
         cmocka_unit_test(only_sealed_memory_is_mapped),
         cmocka_unit_test(peers_are_known_by_uid),
     };
