@@ -338,6 +338,17 @@ static int get_duration(const struct gf_args *args, struct gf_planned *p,
     return 0;
 }
 
+static int no_progress(const struct gf_plan_in *in, struct gf_err *err)
+{
+    char a[GF_TIME_TEXT], b[GF_TIME_TEXT], c[GF_TIME_TEXT], d[GF_TIME_TEXT];
+
+    return gf_fail(err, GF_EINCOMPLETE,
+                   "no interval makes progress: with a failure every %s, a step of %s, a "
+                   "save of %s and a restart of %s hardly ever end without one",
+                   gf_time_text(in->mtbf, a), gf_time_text(in->step, b),
+                   gf_time_text(in->save, c), gf_time_text(in->restart, d));
+}
+
 static int make_plan(struct gf_planned *p, struct gf_err *err)
 {
     struct gf_plan_in saves;
@@ -352,6 +363,8 @@ static int make_plan(struct gf_planned *p, struct gf_err *err)
         .steps = p->steps,
     };
     r = gf_plan_interval(&p->in, &p->plan, err);
+    if (r == -ERANGE || (!r && p->plan.best.overhead >= GF_NEVER_ENDS))
+        return no_progress(&p->in, err);
     if (r || !p->snapshot.known || !p->save.known)
         return r;
     saves = p->in;

@@ -4,7 +4,8 @@
  *
  * The job never waits for the disk: a step is copied into shared memory while it trains, and
  * written from there. Steps that a schedule names are asked for exactly; one that has passed
- * by then is replaced by the newest.
+ * by then is replaced by the newest. While others read all slots there is no newer step than
+ * theirs: then the schedule goes on with the next one that is due.
  */
 #include "base/math.h"
 #include "base/text.h"
@@ -37,6 +38,8 @@ struct schedule {
     uint64_t last;  /* step written last, or where the job was at the start */
     double last_at; /* when */
     bool any;       /* a step was taken */
+    uint64_t taken; /* that one */
+    bool skipped;   /* instead of the last one there was only an old one */
     bool wrote;     /* and is on disk: */
     uint64_t wrote_step;
     bool full;       /* the step taken last found no room */
@@ -203,13 +206,37 @@ static void replan(struct schedule *s, const struct gf_live_progress *before, do
     }
 }
 
+/* What was had instead of *want (may be NULL), or of the newest, is an old one: a step that
+ * others hold. */
+static bool is_old(const struct schedule *s, uint64_t step, const uint64_t *want)
+{
+    return (want && step < *want) ||
+           (s->any && (s->full ? step < s->taken : step <= s->taken));
+}
+
+/* Once for all that follow each other. */
+static void skip(struct schedule *s, uint64_t step, const uint64_t *want)
+{
+    struct gf_live_progress now;
+
+    if (!s->skipped)
+        fprintf(stderr,
+                "gatherfs: warning: '%s': no new step: all its slots are being read; step "
+                "%" PRIu64 ", which others read, is not written%s\n",
+                s->args->word[0], step, s->any && step == s->taken ? " again" : "");
+    s->skipped = true;
+    gf_live_progress(s->live, &now);
+    s->last = GF_MAX(now.step, want ? *want : 0);
+}
+
 /* *step (may be NULL): exactly that one, if it is not over. */
 static int take_one(struct schedule *s, const uint64_t *step, struct gf_err *err)
 {
     struct gf_live_progress before;
     double start = now_seconds();
-    uint64_t last = s->last;
-    const uint64_t *after = s->any ? &last : NULL;
+    /* Where the job was at the start has its metric from this very step at the earliest. */
+    uint64_t last = s->any ? s->taken : GF_MAX(s->last, 1u) - 1;
+    const uint64_t *after = last ? &last : NULL;
     struct gf_opened from;
     int r;
 
@@ -223,13 +250,21 @@ static int take_one(struct schedule *s, const uint64_t *step, struct gf_err *err
     if (!r)
         r = gf_opened_take(s->run, &from, err);
     if (!r) {
-        s->last = gf_snapshot_info(from.snapshot)->step;
+        uint64_t got = gf_snapshot_info(from.snapshot)->step;
+
         s->last_at = start;
-        s->any = true;
-        r = write_one(s, &from, after, err);
+        if (is_old(s, got, step)) {
+            skip(s, got, step);
+        } else {
+            s->last = s->taken = got;
+            s->any = true;
+            s->skipped = false;
+            r = write_one(s, &from, after, err);
+        }
         gf_opened_close(&from);
     }
     gf_live_choose(s->live, NULL, NULL);
+    gf_live_refresh(s->live); /* others may have its slot */
     gf_live_poll(s->live);
     if (!r && s->automatic)
         replan(s, &before, now_seconds() - start);
@@ -242,8 +277,11 @@ static bool is_due(struct schedule *s, const struct gf_live_progress *p, uint64_
     uint64_t next, ahead;
 
     *ret_step = 0;
-    if (p->step < s->last)
-        s->last = p->step; /* the job went back to an earlier state */
+    /* The job went back to an earlier state. A step less is a rank that is a bit later. */
+    if (p->step + 1 < s->last) {
+        s->last = p->step;
+        s->taken = GF_MIN(s->taken, p->step);
+    }
     if (s->automatic && !s->any)
         return true;
     if (!s->steps)
@@ -281,9 +319,14 @@ static int follow(struct schedule *s, struct gf_err *err)
         gf_live_progress(s->live, &p);
         if (p.finished) {
             s->ending = true;
-            return s->any && !s->full && p.step == s->last ? 0 : take_one(s, NULL, err);
-        }
-        if (p.connected) {
+            if (s->any && !s->full && p.step == s->taken)
+                return 0;
+            r = take_one(s, NULL, err);
+            if (r || !s->skipped)
+                return r;
+            if (now_seconds() - seen > patience)
+                return job_is_gone(s, err);
+        } else if (p.connected) {
             seen = now_seconds();
             if (is_due(s, &p, &step))
                 r = take_one(s, step ? &step : NULL, err);
@@ -425,8 +468,11 @@ const struct gf_cmd gf_cmd_snapshot = {
         "it,\n"
         "DEST holds checkpoint-STEP directories and the links latest and best; each "
         "appears\n"
-        "when all of it is on disk, and an old one goes only after that. It ends with the\n"
-        "job, or by a signal. Checkpoints that others put into DEST are left alone.\n"
+        "when all of it is on disk, and an old one goes only after that. Checkpoints that\n"
+        "others put into DEST are left alone.\n"
+        "It ends with exit code 0 by a signal, or when training has ended and the last\n"
+        "step is written. A job that was killed is waited for, --timeout seconds; if it\n"
+        "is not started again by then, the exit code is 2.\n"
         "\n"
         "Examples:\n"
         "  gatherfs snapshot live:run7 /data/now\n"

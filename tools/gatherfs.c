@@ -138,6 +138,8 @@ static int run_command(const struct gf_cmd *cmd, int argc, char **argv, struct g
         return r;
     if (args.help)
         print_help(cmd);
+    else if (args.nwords && !strcmp(args.word[0], "live:"))
+        r = gf_fail(err, EINVAL, "no job name behind 'live:'");
     else
         r = cmd->run(&args, err);
     gf_args_done(&args);
@@ -168,6 +170,13 @@ static int dispatch(int argc, char **argv, const char *kernels, struct gf_err *e
     cmd = find_command(first);
     if (cmd)
         return run_command(cmd, argc - 2, argv + 2, err);
+    if (argc == 2 && !strcmp(first, "live:"))
+        return gf_fail(err, EINVAL, "no job name behind 'live:'");
+    if (argc == 2 && (!access(first, F_OK) || !strncmp(first, "live:", 5)))
+        return gf_fail(err, EINVAL,
+                       "MOUNTPOINT is missing: gatherfs '%s' MOUNTPOINT (or a command, see "
+                       "'gatherfs --help')",
+                       first);
     if (argc == 2 && first[0] != '-')
         return unknown_command(first, err);
     return run_command(&gf_cmd_mount, argc - 1, argv + 1, err);

@@ -12,6 +12,9 @@
 #include "snapshot/measure.h"
 #include "snapshot/plan.h"
 
+/* Overhead from which on a job is as good as dead. */
+#define GF_NEVER_ENDS 1000
+
 /* A number and where it is from: "given", "64 nodes, 16.0 d each", "measured: ...". */
 struct gf_figure {
     bool known;

@@ -100,7 +100,7 @@ static void size_line(struct gf_text *out, const char *key, const struct gf_figu
 
 static const char *percent(double part, char buf[GF_TIME_TEXT])
 {
-    if (part < 1000)
+    if (part < GF_NEVER_ENDS)
         snprintf(buf, GF_TIME_TEXT, "%.*f %%",
                  part < 0.01  ? 3
                  : part < 0.1 ? 2

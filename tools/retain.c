@@ -505,15 +505,29 @@ static int check_list(struct gf_retain *retain, struct gf_err *err)
     return 0;
 }
 
+static int lock_dest(struct gf_retain *retain, struct gf_err *err)
+{
+    retain->lock = open(retain->dest, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (retain->lock < 0)
+        return gf_fail(err, errno, "'%s': %s", retain->dest, strerror(errno));
+    /* Some file systems have no locks for directories. */
+    if (flock(retain->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        return gf_fail(err, EBUSY, "'%s': another 'gatherfs snapshot --every' writes there",
+                       retain->dest);
+    return 0;
+}
+
 int gf_retain_open(const char *dest, const char *metric, bool max, struct gf_retain *ret,
                    struct gf_err *err)
 {
-    struct gf_retain retain = { .dest = dest, .metric = metric, .max = max };
+    struct gf_retain retain = { .dest = dest, .metric = metric, .max = max, .lock = -1 };
     int r = 0;
 
     if (mkdir(dest, 0777) && errno != EEXIST)
         r = gf_fail(err, errno, "'%s': cannot make the directory: %s", dest,
                     strerror(errno));
+    if (!r)
+        r = lock_dest(&retain, err);
     if (!r)
         r = read_list(&retain, err);
     if (!r)
@@ -531,4 +545,6 @@ void gf_retain_done(struct gf_retain *retain)
     for (size_t i = 0; i < retain->list.n; i++)
         drop_kept(&retain->list.at[i]);
     gf_vec_free(&retain->list);
+    if (retain->lock >= 0)
+        close(retain->lock);
 }

@@ -37,10 +37,11 @@ struct gf_retain {
     const char *dest;
     const char *metric;                 /* --best, or NULL */
     bool max;                           /* the greater the better */
+    int lock;                           /* on DEST: one schedule writes there at a time */
     struct GF_VEC(struct gf_kept) list; /* in the order they were written */
 };
 
-/* Makes DEST if need be, and reads its list. dest and metric are borrowed. */
+/* Makes DEST if need be, and reads its list. EBUSY: another one is at it. dest and metric are borrowed. */
 int gf_retain_open(const char *dest, const char *metric, bool max, struct gf_retain *ret,
                    struct gf_err *err);
 void gf_retain_done(struct gf_retain *retain);

@@ -2,6 +2,7 @@
 #include "format/steps.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #define FRESH (2 * SECOND) /* file systems count time in ticks */
 #define LATELY (3600 * SECOND)
 #define STATS_AT_A_TIME 256
+#define OURS ".gatherfs-snapshots.json" /* of 'gatherfs snapshot --every', tools/retain.c */
 
 /* Signs that a step's directory is finished. */
 enum { MARK_DONE = 1, MARK_STATE = 2 };
@@ -109,7 +111,8 @@ struct place {
     const struct place *above; /* NULL: SOURCE */
     struct gf_identity identity;
     unsigned depth;
-    struct gf_step like; /* what steps in it inherit: number, head, marks */
+    const struct gf_json *ours; /* the snapshots of ours in the directory above, or NULL */
+    struct gf_step like;        /* what steps in it inherit: number, head, marks */
 };
 
 static bool has(const struct gf_dir_listing *listing, const char *name)
@@ -134,9 +137,49 @@ static void hide(struct gf_step *step, const char *why)
     snprintf(step->why, sizeof(step->why), "%.*s", GF_WHY - 1, why);
 }
 
+static char *join(const char *a, const char *b, size_t nb)
+{
+    char *path;
+
+    return asprintf(&path, "%s%s%.*s", a, *a && nb ? "/" : "", (int)nb, b) < 0 ? NULL
+                                                                               : path;
+}
+
+/* Which checkpoints in a directory are snapshots of ours, or NULL. */
+static struct gf_json *list_of_ours(struct gf_dir *dir, const char *in)
+{
+    GF_AUTO_MEM char *path = join(in, OURS, strlen(OURS));
+    GF_AUTO_MEM char *text = NULL;
+    struct gf_json *doc;
+    size_t len;
+
+    if (!path || gf_dir_read(dir, path, dir->limits->json_bytes, &text, &len, NULL) ||
+        gf_json_parse(path, text, len, dir->limits, &doc, NULL))
+        return NULL;
+    return doc;
+}
+
+/* Those get their name when all of them is on disk. */
+static bool is_ours(const struct gf_json *list, uint64_t number)
+{
+    const struct gf_json *at = gf_json_at(gf_json_get(list, "checkpoints"), 0);
+    uint64_t step;
+
+    for (; at; at = gf_json_next(at))
+        if (gf_json_u64(gf_json_get(at, "step"), &step) && step == number)
+            return true;
+    return false;
+}
+
+/* Links to them: what is shown has links of these names anyway. */
+static bool is_link_of_ours(const char *name)
+{
+    return strcmp(name, "latest") == 0 || strcmp(name, "best") == 0;
+}
+
 /* The producer's own word that a step is finished; the formats' rules come on top. SOURCE
  * itself was named by the user: for it only those hold. */
-static void judge(struct gf_step *step, const char *name,
+static void judge(struct gf_step *step, const char *name, const struct gf_json *ours,
                   const struct gf_dir_listing *listing)
 {
     uint64_t n;
@@ -144,9 +187,10 @@ static void judge(struct gf_step *step, const char *name,
     step->complete = true;
     if (!*name || step->marks & MARK_STATE || has(listing, "trainer_state.json"))
         return;
-    if (strncmp(name, "checkpoint-", 11) == 0 && gf_step_number(name, &n))
-        hide(step, "no 'trainer_state.json' yet, which a Trainer writes last");
-    else if (has(listing, "optimizer.bin") || has(listing, "scheduler.bin"))
+    if (strncmp(name, "checkpoint-", 11) == 0 && gf_step_number(name, &n)) {
+        if (!is_ours(ours, n))
+            hide(step, "no 'trainer_state.json' yet, which a Trainer writes last");
+    } else if (has(listing, "optimizer.bin") || has(listing, "scheduler.bin"))
         hide(step, "no 'random_states_0.pkl' yet, which Accelerate writes last");
 }
 
@@ -156,14 +200,6 @@ static void step_done(struct gf_step *step)
     free(step->dir);
     free(step->tag);
     free(step->file);
-}
-
-static char *join(const char *a, const char *b, size_t nb)
-{
-    char *path;
-
-    return asprintf(&path, "%s%s%.*s", a, *a && nb ? "/" : "", (int)nb, b) < 0 ? NULL
-                                                                               : path;
 }
 
 /* A step at dir, or at dir/below of `nbelow` bytes. */
@@ -261,6 +297,7 @@ static int descend(struct search *s, const struct place *at,
                    const struct gf_dir_listing *listing, const struct gf_dir_listing *tags,
                    bool found, bool models)
 {
+    GF_AUTO(gf_json) ours = has(listing, OURS) ? list_of_ours(s->dir, at->path) : NULL;
     int r = 0;
 
     for (size_t i = 0; i < listing->n && !r; i++) {
@@ -270,10 +307,12 @@ static int descend(struct search *s, const struct place *at,
                                .above = at,
                                .identity = e->identity,
                                .depth = at->depth + 1,
+                               .ours = ours,
                                .like = at->like };
 
         if (!e->is_dir || is_skipped(e->name) || is_above(at, e) || has(tags, e->name) ||
-            (found && is_part(e->name)) || (models && !gf_dcp_name_is_model(e->name)))
+            (found && is_part(e->name)) || (models && !gf_dcp_name_is_model(e->name)) ||
+            (ours && is_link_of_ours(e->name)))
             continue;
         below.path = path = join(at->path, e->name, strlen(e->name));
         if (!path)
@@ -380,7 +419,7 @@ static int look_inside(struct search *s, struct place *at, struct gf_watched *w)
     found = r == 0 || r == -EINVAL;
     r = 0;
     if (found) {
-        judge(&step, at->name, &listing);
+        judge(&step, at->name, at->ours, &listing);
         step.format = format ? format->name : NULL;
         if (!format)
             hide(&step, several.text);
@@ -584,6 +623,33 @@ static char *trainers_best(struct gf_dir *dir, const char *latest)
     return best;
 }
 
+/* The snapshot of ours in `beside` that its link "best" leads to. */
+static char *best_of_ours(struct gf_dir *dir, const char *beside)
+{
+    GF_AUTO(gf_json) ours = list_of_ours(dir, beside);
+    GF_AUTO_MEM char *link = ours ? join(beside, "best", 4) : NULL;
+    const struct gf_json *at = gf_json_at(gf_json_get(ours, "checkpoints"), 0);
+    struct gf_dir_entry best, entry;
+
+    if (!link || gf_dir_stat(dir, link, &best) || !best.identity.ino)
+        return NULL;
+    for (; at; at = gf_json_next(at)) {
+        GF_AUTO_MEM char *path = NULL;
+        char name[32];
+        uint64_t step;
+
+        if (!gf_json_u64(gf_json_get(at, "step"), &step))
+            continue;
+        snprintf(name, sizeof(name), "checkpoint-%" PRIu64, step);
+        path = join(beside, name, strlen(name));
+        if (path && !gf_dir_stat(dir, path, &entry) &&
+            entry.identity.ino == best.identity.ino &&
+            entry.identity.dev == best.identity.dev)
+            return gf_take(&path);
+    }
+    return NULL;
+}
+
 char *gf_step_best(struct gf_dir *dir, const char *latest)
 {
     const char *slash = strrchr(latest, '/');
@@ -596,6 +662,9 @@ char *gf_step_best(struct gf_dir *dir, const char *latest)
         return NULL;
     if (!gf_dir_stat(dir, trlx, &entry) && entry.is_dir)
         return gf_take(&trlx);
+    best = best_of_ours(dir, beside);
+    if (best)
+        return gf_take(&best);
     best = trainers_best(dir, latest);
     slash = best ? strrchr(best, '/') : NULL;
     slash = slash ? slash + 1 : best;

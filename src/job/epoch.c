@@ -242,6 +242,19 @@ static bool make_room(struct gf_epochs *es, const struct gf_epoch *fresh)
     return held(es, fresh->ranks) < slots_of(fresh->ranks);
 }
 
+/* The same for another process, or for ranks that have fewer slots than they were asked for. */
+static void yield_idle(void *ctx)
+{
+    struct gf_epochs *es = ctx;
+    int64_t now = gf_now_ms();
+
+    pthread_mutex_lock(&es->lock);
+    for (size_t i = 0; i < es->all.n; i++)
+        if (is_bound(es->all.at[i]) && !in_use(es->all.at[i], now))
+            end_epoch(es->all.at[i]);
+    pthread_mutex_unlock(&es->lock);
+}
+
 /* ---------------------------------------------------------------- binding */
 
 /* Somebody else is binding it, or another one: there is one step at a time. */
@@ -592,6 +605,7 @@ int gf_epochs_new(struct gf_job *job, const struct gf_lease_times *times, bool p
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&es->bound, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    gf_job_on_need(job, yield_idle, es);
     *ret = es;
     return 0;
 }
@@ -600,6 +614,7 @@ void gf_epochs_free(struct gf_epochs *es)
 {
     if (!es)
         return;
+    gf_job_on_need(es->job, NULL, NULL);
     for (size_t i = 0; i < es->leases.n; i++)
         gf_epoch_free(es->leases.at[i].epoch);
     for (size_t i = 0; i < es->all.n; i++)

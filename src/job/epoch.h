@@ -10,8 +10,9 @@
  * A process stays with its epoch as long as it has a file of it open, and `idle` longer: so
  * all files of one cp -r are of one step. Others join the newest epoch while it is in use
  * and younger than `max`; then they get a new one. An epoch older than `hard` loses its slots
- * when somebody needs them, whoever still reads it. The newest one keeps its slots: it is
- * all there is when the trainer dies.
+ * when somebody needs them, whoever still reads it. The newest one keeps its slots, as it is
+ * all there is when the trainer dies; unless somebody, of any process, needs them for another
+ * step and nobody reads it any more.
  *
  * Thread-safe. Reads take no lock.
  */
@@ -67,7 +68,8 @@ uint64_t gf_epoch_id(const struct gf_epoch *epoch);              /* counted up *
 bool gf_epoch_step(const struct gf_epoch *epoch, uint64_t *ret); /* false: not bound yet */
 bool gf_epoch_is_over(const struct gf_epoch *epoch);
 
-/* Makes sure that it has a step. If there can be none, the newest there was will do. */
+/* Makes sure that it has a step. If there can be none, the newest there was will do; but
+ * never for one that was asked for by its number. */
 int gf_epoch_bind(struct gf_epoch *epoch, const struct gf_wait *wait, struct gf_err *err);
 
 /* A file of it was opened by `reader`: bound, and leased until the last close. */

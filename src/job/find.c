@@ -12,8 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/math.h"
 #include "job/job_int.h"
 #include "live/rundir.h"
+
+#define ENDED_MS 1200 /* a look, a start in progress and an agent's answer take less */
 
 /* ---------------------------------------------------------------- peers */
 
@@ -71,10 +74,12 @@ void gf_job_scan(struct gf_job *job)
 {
     struct gf_err err = { 0 };
     struct dirent *entry;
+    bool refused = false, other = job->peers.n > 0;
     int fd, sock;
     DIR *dir;
 
     if (gf_live_dir_open(job->dir, false, &fd, &err)) {
+        job->refused_ms = 0;
         job->why = err;
         return;
     }
@@ -86,14 +91,31 @@ void gf_job_scan(struct gf_job *job)
     while ((entry = readdir(dir))) {
         uint32_t rank;
 
+        err = (struct gf_err){ 0 };
         if (!gf_live_socket_rank(entry->d_name, &rank) || peer_of_rank(job, rank))
             continue;
         if (!gf_live_connect(dirfd(dir), entry->d_name, &sock, &err))
             add_peer(job, rank, sock);
         else if (err.code != ECONNREFUSED && err.code != ENOENT)
             job->why = err;
+        refused |= err.code == ECONNREFUSED;
+        other |= err.code != ECONNREFUSED;
     }
     closedir(dir);
+    if (!refused || other)
+        job->refused_ms = 0;
+    else if (!job->refused_ms)
+        job->refused_ms = gf_now_ms();
+}
+
+int gf_job_dead(const struct gf_job *job, struct gf_request *q)
+{
+    if (!job->refused_ms || job->host >= 0 || job->ranks ||
+        gf_now_ms() - GF_MAX(job->refused_ms, q->start_ms) < ENDED_MS)
+        return 0;
+    return gf_fail(&q->err, GF_EINCOMPLETE,
+                   "job '%s': its trainer has ended (its sockets in '%s' answer no more)",
+                   job->name, job->dir);
 }
 
 /* ---------------------------------------------------------------- ranks */

@@ -15,6 +15,7 @@
  *         or BUSY req bytes=errno + text               -->
  *       <-- CANCEL req
  *       <-- RELEASE seq=req                                  that step is not read any more
+ *       RELEASE                                        -->   steps that are not read are needed
  *       <-- SELECT set=1 slot=1 req seq=index bytes=ms
  *       SELECTED set=1 req seq=index +static memory    -->   or BUSY as above
  *
@@ -181,6 +182,15 @@ void gf_guests_update(struct gf_job *job)
             tell_ranks(job, job->guests.at[i]);
 }
 
+void gf_guests_yield(struct gf_job *job, struct gf_guest *guest)
+{
+    struct gf_live_msg msg = { .type = GF_LIVE_RELEASE };
+
+    for (size_t i = 0; i < job->guests.n; i++)
+        if (!guest || job->guests.at[i] == guest)
+            tell(job->guests.at[i], &msg, NULL, -1);
+}
+
 static void unlink_socket(struct gf_job *job)
 {
     struct stat st;
@@ -197,6 +207,7 @@ static void unlink_socket(struct gf_job *job)
 
 void gf_guests_free(struct gf_job *job)
 {
+    gf_job_side_drop(job); /* for guests; and before their directory */
     while (job->guests.n)
         drop_guest(job, job->guests.n - 1);
     gf_vec_free(&job->guests);

@@ -214,6 +214,8 @@ static int take_message(struct gf_job *job, const struct gf_live_msg *msg,
         gf_job_set_ranks(job, NULL, false, false);
     else if (msg->type == GF_LIVE_BUSY)
         fail_request(job, msg, payload, len);
+    else if (msg->type == GF_LIVE_RELEASE)
+        gf_job_yield(job);
     return 0;
 }
 

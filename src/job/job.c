@@ -58,6 +58,8 @@ static void ranks_run(struct gf_job *job, struct gf_request *q)
         q->found = gf_ranks_ref(job->ranks);
         q->done = true;
         q->r = 0;
+    } else if ((q->r = gf_job_dead(job, q))) {
+        q->done = true;
     } else if (now >= q->end_ms) {
         if (!job->why.code)
             gf_job_group(job, false);
@@ -499,6 +501,7 @@ static void unref(struct gf_job *job)
     gf_vec_free(&job->given_back);
     gf_vec_free(&job->shots);
     pthread_mutex_destroy(&job->lock);
+    pthread_mutex_destroy(&job->need_lock);
     pthread_cond_destroy(&job->answered);
     close(job->wake);
     free(job->buffer);
@@ -642,6 +645,7 @@ int gf_job_open(const char *name, const struct gf_limits *limits, struct gf_job 
         return gf_nomem(err);
     atomic_init(&job->refs, 1);
     pthread_mutex_init(&job->lock, NULL);
+    pthread_mutex_init(&job->need_lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&job->answered, &monotonic);

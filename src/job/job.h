@@ -90,6 +90,10 @@ GF_DEFINE_AUTO(gf_shot);
 int gf_job_frozen(struct gf_job *job, struct gf_ranks *ranks, uint32_t i,
                   const struct gf_wait *wait, struct gf_err *err);
 
+/* Somebody needs a slot, here or in another process: make_room() gives back what nobody reads.
+ * It is called by the job's thread; NULL: no more, from the return on. */
+void gf_job_on_need(struct gf_job *job, void (*make_room)(void *ctx), void *ctx);
+
 /* From now on the trainer waits at its end until gf_job_bye(), within its own limits. */
 void gf_job_keep(struct gf_job *job);
 /* Training is over, and the publishers wait for us. */
@@ -97,6 +101,12 @@ bool gf_job_finishing(struct gf_job *job);
 void gf_job_bye(struct gf_job *job);
 /* It went that way, and no other has come since. */
 bool gf_job_has_ended(struct gf_job *job);
+
+/* Puts a copy in place of a side file of the publishers, which remove theirs when they end.
+ * Copies go with the job, or with gf_job_side_drop(). Callers take turns. */
+int gf_job_side_keep(struct gf_job *job, const char *name, const void *bytes, size_t len,
+                     struct gf_err *err);
+void gf_job_side_drop(struct gf_job *job);
 
 int64_t gf_now_ms(void); /* monotonic */
 

@@ -17,6 +17,8 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "base/vec.h"
 #include "job/job.h"
@@ -64,6 +66,14 @@ struct gf_guest {
     struct GF_VEC(struct gf_guest_shot) shots;
 };
 
+/* A side file that we wrote. */
+struct gf_side {
+    char *name;
+    dev_t dev;
+    ino_t ino;
+    struct timespec written;
+};
+
 struct gf_request {
     enum gf_request_kind kind;
     struct gf_ranks *ranks; /* TAKE, FROZEN: of these */
@@ -87,6 +97,8 @@ struct gf_request {
     bool sent;         /* to our host */
     uint32_t host_req; /* by this number */
     uint32_t parts;    /* ranks' parts that came */
+    bool crowded;      /* a rank had no free slot at the last try ... */
+    unsigned yields;   /* ... so often readers were asked for theirs */
     /* the result: */
     bool done;     /* the thread's: there is one */
     bool answered; /* the thread has let go of it */
@@ -108,10 +120,11 @@ struct gf_job {
     struct GF_VEC(struct gf_peer *) peers; /* by rank */
     uint64_t serials;
     uint32_t reqs;
-    int64_t scan_ms;   /* the next look at the directory */
-    int64_t taken_ms;  /* since when somebody else has a publisher that we want; 0: not */
-    struct gf_err why; /* why there are no ranks */
-    uint8_t *buffer;   /* GF_LIVE_MSG_MAX bytes */
+    int64_t scan_ms;    /* the next look at the directory */
+    int64_t taken_ms;   /* since when somebody else has a publisher that we want; 0: not */
+    int64_t refused_ms; /* since when nobody listens at any socket that is there; 0: not */
+    struct gf_err why;  /* why there are no ranks */
+    uint8_t *buffer;    /* GF_LIVE_MSG_MAX bytes */
     struct gf_request *active; /* the TAKE that ranks are armed for, or NULL */
     int64_t deaf_ms;           /* until then no guests are let in: it has just failed */
     struct GF_VEC(struct pollfd) fds;
@@ -123,6 +136,12 @@ struct gf_job {
     uint64_t host_serial;
     uint32_t host_version;
     struct GF_VEC(struct gf_said *) host_said;
+
+    struct GF_VEC(struct gf_side) sides; /* of keep.c's caller */
+
+    pthread_mutex_t need_lock; /* taken before all others; guards: */
+    void (*make_room)(void *ctx);
+    void *need_ctx;
 
     pthread_mutex_t lock;
     pthread_cond_t answered;
@@ -146,6 +165,8 @@ struct gf_job {
 /* Connects to what is new in the directory. */
 void gf_job_scan(struct gf_job *job);
 void gf_job_drop(struct gf_job *job, size_t i); /* peer i */
+/* Fails q when there is nothing to wait for: all were killed, and nobody has a step. */
+int gf_job_dead(const struct gf_job *job, struct gf_request *q);
 /* Looks which ranks there are. With `partial`, some of them will do. */
 void gf_job_group(struct gf_job *job, bool partial);
 /* The peer of ranks->at[i], or NULL when it has gone. */
@@ -173,6 +194,8 @@ void gf_guests_accept(struct gf_job *job);
 void gf_guests_pump(struct gf_job *job, size_t i);
 void gf_guests_update(struct gf_job *job); /* the ranks may be others */
 void gf_guests_free(struct gf_job *job);
+/* Asks this one, or with NULL all of them, for slots that they do not read. */
+void gf_guests_yield(struct gf_job *job, struct gf_guest *guest);
 /* Sends the result, and frees the request. */
 void gf_guest_answer(struct gf_request *request);
 
@@ -206,6 +229,8 @@ void gf_frozen_run(struct gf_job *job, struct gf_request *request);
 /* Sets job->active. A TAKE of a step that is far away is armed (training may be fast), but only
  * as long as nobody asks for a nearer one. */
 void gf_take_choose(struct gf_job *job);
+/* Readers of this process give back the slots that they do not read. */
+void gf_job_yield(struct gf_job *job);
 /* It will not be answered: publishers are told. */
 void gf_take_abort(struct gf_job *job, struct gf_request *request);
 

@@ -6,7 +6,9 @@
  *                arm step S = the newest step of any rank + k, k = 0, 1, 2, 4, ...
  *     ARMED      all READY: that is the shot
  *                any MISSED or BUSY: cancel what still waits
- *     CLEARING   all have answered: give back what is ready, START again with the next k
+ *     CLEARING   all have answered: give back what is ready, START again with the next k; or
+ *                with the same, if slots were full: who asks gives back what he reads no
+ *                more, then all others do
  *
  * k = 0 succeeds while all ranks are between two updates, which is nearly always; with k >= 1
  * the ranks only have to hear of S before they get there. Weights cannot be torn whatever
@@ -22,6 +24,7 @@
 #define PAUSE_MS 2    /* before the next k */
 #define BUSY_MS 20    /* before the same again */
 #define MAX_AHEAD 64u /* steps */
+#define YIELDS 4u     /* tries after a slot was asked of the readers */
 
 static void finish(struct gf_request *request, int r)
 {
@@ -265,6 +268,11 @@ static void learn(struct gf_job *job, struct gf_request *q, const struct gf_peer
 
     q->least = GF_MAX(q->least, peer->answer == GF_ANSWER_MISSED ? msg->step : 0);
     q->later |= msg->why == GF_LIVE_WHY_BUFFERS;
+    if (msg->why == GF_LIVE_WHY_NO_SLOT && q->yields < YIELDS) {
+        q->crowded = true;
+        q->again_ms = gf_now_ms() + BUSY_MS;
+        return;
+    }
     if (msg->why == GF_LIVE_WHY_NO_SLOT && !q->has_want)
         q->shot = gf_shot_newest(job, q->ranks);
     if (q->shot)
@@ -275,6 +283,34 @@ static void learn(struct gf_job *job, struct gf_request *q, const struct gf_peer
                           job->name, peer->rank));
     else if (peer->answer == GF_ANSWER_BUSY && msg->why != GF_LIVE_WHY_CANCELLED)
         q->again_ms = gf_now_ms() + BUSY_MS;
+}
+
+void gf_job_on_need(struct gf_job *job, void (*make_room)(void *ctx), void *ctx)
+{
+    pthread_mutex_lock(&job->need_lock);
+    job->make_room = make_room;
+    job->need_ctx = ctx;
+    pthread_mutex_unlock(&job->need_lock);
+}
+
+void gf_job_yield(struct gf_job *job)
+{
+    pthread_mutex_lock(&job->need_lock);
+    if (job->make_room)
+        job->make_room(job->need_ctx);
+    pthread_mutex_unlock(&job->need_lock);
+}
+
+/* What is given back comes until the next try. */
+static void need_slot(struct gf_job *job, struct gf_request *q)
+{
+    bool others = q->yields++ > 0;
+
+    q->crowded = false;
+    if (others || !q->guests)
+        gf_job_yield(job);
+    if (others || q->guest)
+        gf_guests_yield(job, others ? NULL : q->guest);
 }
 
 static void clear(struct gf_job *job, struct gf_request *q)
@@ -297,7 +333,10 @@ static void clear(struct gf_job *job, struct gf_request *q)
             learn(job, q, peer);
         peer->answer = GF_NO_ANSWER;
     }
-    q->tries++;
+    if (q->crowded)
+        need_slot(job, q);
+    else
+        q->tries++;
     q->phase = GF_PHASE_START;
 }
 

@@ -3,7 +3,7 @@
  * live.c - epochs of a job as snapshots.
  *
  * Side files are copied when a snapshot is made: the job removes them when it ends, and its
- * last step can be read for longer than that.
+ * last step can be read for longer than that. A mount also puts copies back for others.
  *
  * Lock: live->lock guards the list of snapshots, and one is made at a time.
  */
@@ -108,6 +108,56 @@ static int read_side(struct gf_live *live, struct gf_err *err)
     return r;
 }
 
+/* Who publishes only tensors has none; else it should be known why they are missing. */
+static void warn_without_side(struct gf_live *live)
+{
+    struct gf_dir_listing listing = { 0 };
+
+    if (gf_job_has_ended(live->job) && !gf_dir_list(live->side, "", &listing, NULL) &&
+        !listing.n)
+        gf_log_limited(GF_LOG_WARN,
+                       "%s: the job has ended, and there is no config.json nor any other "
+                       "side file of it any more, only its weights",
+                       live->source);
+    gf_dir_listing_free(&listing);
+}
+
+static int keep_each(struct gf_live *live, struct gf_err *err)
+{
+    struct gf_dir_listing listing = { 0 };
+    int r = read_side(live, err);
+
+    if (!r)
+        r = gf_dir_list(live->side, "", &listing, err);
+    for (size_t i = 0; i < listing.n && !r; i++) {
+        const char *name = listing.at[i].name;
+        GF_AUTO_MEM char *text = NULL;
+        size_t len;
+
+        r = gf_dir_read(live->side, name, SIDE_MAX, &text, &len, err);
+        if (!r)
+            r = gf_job_side_keep(live->job, name, text, len, err);
+    }
+    gf_dir_listing_free(&listing);
+    return r;
+}
+
+/* Training ends, and its publishers with their files: those of other processes that ask us
+ * for the last step need them, too. */
+static void keep_side(struct gf_live *live)
+{
+    struct gf_err err = { 0 };
+
+    if (live->kept_side)
+        return;
+    live->kept_side = true;
+    pthread_mutex_lock(&live->lock);
+    if (keep_each(live, &err))
+        gf_log(GF_LOG_WARN, "%s: other processes will miss config.json and the like: %s",
+               live->source, err.text);
+    pthread_mutex_unlock(&live->lock);
+}
+
 /* ---------------------------------------------------------------- snapshots */
 
 static int make_sources(struct gf_epoch *epoch, struct gf_live_rank *at, struct gf_err *err)
@@ -157,8 +207,10 @@ static int make_snapshot(struct gf_live *live, struct gf_epoch *epoch,
     struct gf_found found = { 0 };
     int r = read_side(live, err);
 
-    if (!r)
+    if (!r) {
+        warn_without_side(live);
         r = find_tensors(live, epoch, &found, err);
+    }
     if (!r)
         return gf_snapshot_open_live(live->side, &found, epoch, live->opt, ret, err);
     gf_found_done(&found);
@@ -316,6 +368,22 @@ int gf_live_entries(struct gf_live *live, const char *dir, struct gf_run_entry *
 
 /* ---------------------------------------------------------------- following */
 
+/* What training leaves as it is comes when it is read first, which may be too late then. */
+static bool take_frozen(struct gf_live *live, struct gf_epoch *epoch,
+                        const struct gf_wait *wait)
+{
+    struct gf_ranks *ranks = gf_epoch_ranks(epoch);
+    struct gf_err err = { 0 };
+
+    for (uint32_t i = 0; i < ranks->n; i++)
+        if (ranks->at[i].resting && gf_job_frozen(live->job, ranks, i, wait, &err)) {
+            gf_log_limited(GF_LOG_WARN, "%s: no weights yet that are not trained: %s",
+                           live->source, err.text);
+            return false;
+        }
+    return true;
+}
+
 /* Training is over: its last step is kept, then the trainer may go. Until that step is here
  * (slots may still be read) the trainer waits, within its own limits. */
 static bool take_last(struct gf_live *live)
@@ -335,6 +403,8 @@ static bool take_last(struct gf_live *live)
                        live->source, now.step);
         return false;
     }
+    if (!take_frozen(live, epoch, &wait))
+        return false;
     gf_job_bye(live->job);
     return true;
 }
@@ -348,10 +418,16 @@ bool gf_live_poll(struct gf_live *live)
         gf_job_keep(live->job);
     live->polled = true;
     live->version = version;
-    if (!gf_job_finishing(live->job))
+    if (!gf_job_finishing(live->job)) {
         live->said_bye = false;
-    else if (!live->said_bye)
+        if (live->kept_side && gf_job_is_whole(live->job)) { /* it was started again */
+            gf_job_side_drop(live->job);
+            live->kept_side = false;
+        }
+    } else if (!live->said_bye) {
+        keep_side(live);
         live->said_bye = take_last(live);
+    }
     gf_epochs_tick(live->epochs);
     return drop_old(live) || changed;
 }

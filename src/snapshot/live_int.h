@@ -26,7 +26,7 @@ struct gf_live {
     struct gf_epochs *epochs;
     struct gf_epoch *chosen; /* step=: for everybody */
     uint64_t version;        /* the rest but the list is the poll's or the opening's own */
-    bool polled, said_bye;
+    bool polled, said_bye, kept_side;
     pthread_mutex_t lock;
     struct GF_VEC(struct gf_live_step) steps; /* each with references */
     struct gf_dir *side;                      /* copies of the job's side files */

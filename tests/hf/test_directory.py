@@ -40,7 +40,7 @@ if __name__ == "__main__":
 def pythons():
     """That of these tests, and the clients' with its transformers 4 where tools/test made one."""
     clients = os.path.join(os.environ.get("GATHERFS_CLIENTS_VENV", ""), "bin", "python")
-    return [sys.executable] + ([clients] if os.path.isabs(clients) else [])
+    return [sys.executable] + ([clients] if os.path.isfile(clients) else [])
 
 
 PYTHONS = pytest.mark.parametrize("python", pythons(), ids=["tests", "clients"][: len(pythons())])

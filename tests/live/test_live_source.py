@@ -184,6 +184,49 @@ def test_the_state_at_the_end_is_kept(job, mount):
 
 
 @fuse
+def test_all_of_the_last_step_is_kept_for_everybody(gatherfs, job, mount, tmp_path):
+    trainer = job(2, step_ms=5, steps=200, final_ms=8000, frozen=1, config='{"model_type": "gpt2"}')
+    point = mount(trainer.source)
+    folder = tmp_path / "run" / "job"
+    trainer.wait()
+    result = gatherfs.run("snapshot", trainer.source, tmp_path / "out").ok()
+    assert "no config.json" not in result.err
+    assert json.loads(read(tmp_path / "out" / "config.json"))["model_type"] == "gpt2"
+    for top in (point, tmp_path / "out"):  # nobody had read what is not trained
+        tensors = values(read(os.path.join(top, "model.safetensors")))
+        assert tensors.pop("model.frozen.weight") == {7.0}
+        assert set.union(*tensors.values()) == {200.0}
+    # Files that are not the mount's own stay.
+    (folder / "model" / "mine.txt").write_text("mine")
+    gatherfs.unmount(point)
+    eventually(lambda: sorted(os.listdir(folder)) == ["model"])
+    assert os.listdir(folder / "model") == ["mine.txt"]
+
+
+@fuse
+def test_a_job_that_starts_again_has_its_own_side_files(gatherfs, job, mount, tmp_path):
+    folder = tmp_path / "run" / "job" / "model"
+    first = job(1, steps=50, final_ms=8000, config='{"model_type": "gpt2"}')
+    point = mount(first.source)
+    first.wait()
+    assert os.listdir(folder) == ["config.json"]
+    job(1, config='{"model_type": "llama"}')
+    eventually(lambda: json.loads(read(os.path.join(point, "config.json")))["model_type"] == "llama")
+    gatherfs.unmount(point)
+    assert json.loads(read(folder / "config.json"))["model_type"] == "llama"
+
+
+@fuse
+def test_side_files_that_are_missing_are_a_warning(gatherfs, job, mount, tmp_path):
+    trainer = job(1, steps=50, final_ms=8000, config='{"model_type": "gpt2"}')
+    mount(trainer.source)
+    trainer.wait()
+    shutil.rmtree(tmp_path / "run" / "job" / "model")
+    result = gatherfs.export(trainer.source, tmp_path / "out").ok()
+    assert "there is no config.json" in result.err
+
+
+@fuse
 def test_the_end_waits_until_its_last_step_has_a_slot(job, mount):
     trainer = job(2, step_ms=5, steps=200, slots=1, final_ms=20000)
     point = mount(trainer.source)
@@ -281,6 +324,72 @@ def test_a_schedule_runs_beside_a_mount(gatherfs, job, mount, tmp_path):
         if name.startswith("checkpoint-"):
             assert steps_in(tmp_path / "c" / name)[0] == {float(name.split("-")[1])}
     assert os.readlink(tmp_path / "c" / "latest") in os.listdir(tmp_path / "c")
+
+
+def schedule(gatherfs, source, dest, *options):
+    return subprocess.Popen(
+        [gatherfs.binary, "snapshot", source, str(dest), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def printed(process):
+    out, errors = process.communicate(timeout=40)
+    return [int(line.split(":")[0].rsplit("-", 1)[1]) for line in out.splitlines()], errors
+
+
+@fuse
+@pytest.mark.parametrize("idle", [0, 10.5])
+def test_a_schedule_goes_on_beside_a_mount_that_was_read(gatherfs, job, mount, tmp_path, idle):
+    source = job(2, step_ms=20, final_ms=8000).source
+    path = os.path.join(mount(source), "model.safetensors")
+    subprocess.run(["cat", path], check=True, stdout=subprocess.DEVNULL)
+    time.sleep(idle)
+    processes = [
+        schedule(gatherfs, source, tmp_path / str(i), "--every", "25", "--keep", "2")
+        for i in range(2 if idle else 1)
+    ]
+    time.sleep(5)
+    for process in processes:
+        process.terminate()
+    for i, process in enumerate(processes):
+        written, errors = printed(process)
+        assert len(written) >= (4 if idle else 6), errors
+        assert written == sorted(set(written))
+        # A step that has passed is replaced by the newest: of two schedules one is late.
+        if len(processes) == 1:
+            assert sum(step % 25 == 0 for step in written) >= len(written) // 2
+            assert "warning" not in errors
+        for step in written[-2:]:
+            assert steps_in(tmp_path / str(i) / f"checkpoint-{step}")[0] == {float(step)}
+
+
+@fuse
+def test_a_schedule_without_a_slot_waits(gatherfs, job, mount, tmp_path):
+    source = job(1, step_ms=20, slots=1).source
+    path = os.path.join(mount(source), "model.safetensors")
+    with open(path, "rb") as f:
+        f.read(64)
+        process = schedule(gatherfs, source, tmp_path / "c", "--every", "25")
+        time.sleep(2.5)
+    time.sleep(12)
+    process.terminate()
+    written, errors = printed(process)
+    assert errors.count("warning") == 1 and "all its slots are being read" in errors
+    assert len(written) >= 2 and written == sorted(set(written))
+
+
+def test_two_schedules_do_not_share_a_directory(gatherfs, job, tmp_path):
+    source = job(1, step_ms=20).source
+    first = schedule(gatherfs, source, tmp_path / "c", "--every", "25")
+    eventually(lambda: os.path.exists(tmp_path / "c" / "latest"))
+    line = gatherfs.run("snapshot", source, tmp_path / "c", "--every", 10).failed(2)
+    assert "another 'gatherfs snapshot --every' writes there" in line
+    first.terminate()
+    assert first.wait(10) == 0
+    first.communicate()
 
 
 # ---------------------------------------------------------------- errors

@@ -336,6 +336,32 @@ static void a_socket_that_nobody_listens_to_is_passed_over(void **state)
 
 /* ---- several readers ---- */
 
+static void a_job_whose_sockets_all_refuse_has_ended(void **state)
+{
+    struct t_job *t = *state;
+    const struct gf_wait wait = { .ms = 30000 };
+    GF_AUTO(gf_job) job = NULL;
+    GF_AUTO(gf_ranks) ranks = NULL;
+    struct sockaddr_un address;
+    int64_t start = gf_now_ms();
+    int dir, sock = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+    assert_int_equal(mkdir(t->dir, 0700), 0);
+    GF_OK(gf_live_dir_open(t->dir, false, &dir, &t_err));
+    gf_live_address(dir, "rank-0.sock", &address);
+    assert_int_equal(bind(sock, (struct sockaddr *)&address, sizeof(address)), 0);
+    close(sock);
+    close(dir);
+    GF_OK(gf_job_open("job", &gf_limits_default, &job, &t_err));
+    GF_FAILS(gf_job_ranks(job, false, &wait, &ranks, &t_err), GF_EINCOMPLETE,
+             "its trainer has ended");
+    assert_true(gf_now_ms() - start < 10000);
+    /* Started again after all. */
+    t_job_start(t, 2, "one");
+    GF_OK(gf_job_ranks(job, false, &t_wait, &ranks, &t_err));
+    assert_int_equal(ranks->n, 2);
+}
+
 static void a_second_reader_asks_the_first(void **state)
 {
     struct t_job *t = *state;
@@ -690,6 +716,7 @@ int main(void)
         TEST(a_shot_outlives_its_publishers_and_its_job),
         TEST(a_restarted_job_is_another_set_of_ranks),
         TEST(a_socket_that_nobody_listens_to_is_passed_over),
+        TEST(a_job_whose_sockets_all_refuse_has_ended),
         TEST(a_second_reader_asks_the_first),
         TEST(a_guest_takes_over_when_its_agent_ends),
         TEST(the_agent_has_the_last_step_for_others),

@@ -119,6 +119,22 @@ static void a_trainers_step_is_finished_when_its_state_is_there(void **state)
                         "no 'trainer_state.json' yet, which a Trainer writes last");
 }
 
+static void snapshots_of_ours_are_finished_without_a_state(void **state)
+{
+    static const char list[] = "{\"checkpoints\": [{\"step\": 5}, {\"step\": \"6\"}]}";
+    struct gf_dir *dir =
+        RUN_OF("checkpoint-5/model.safetensors", "checkpoint-6/model.safetensors",
+               "latest/model.safetensors", "best/model.safetensors");
+
+    (void)state;
+    GF_OK(gf_dir_mem_add(dir, ".gatherfs-snapshots.json", list, strlen(list), &t_err));
+    expect(dir, "checkpoint-5#5 checkpoint-6#6!");
+    /* A broken list is none. */
+    dir = RUN_OF("a/checkpoint-5/model.safetensors", "a/latest/model.safetensors");
+    GF_OK(gf_dir_mem_add(dir, "a/.gatherfs-snapshots.json", "{", 1, &t_err));
+    expect(dir, "a/checkpoint-5#5! a/latest");
+}
+
 static void a_final_model_at_the_root_has_its_steps_below(void **state)
 {
     (void)state;
@@ -521,6 +537,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_are_those_of_known_names),
         cmocka_unit_test(a_trainers_step_is_finished_when_its_state_is_there),
+        cmocka_unit_test(snapshots_of_ours_are_finished_without_a_state),
         cmocka_unit_test(a_final_model_at_the_root_has_its_steps_below),
         cmocka_unit_test(a_trainers_fsdp_and_deepspeed_steps_are_one_checkpoint_each),
         cmocka_unit_test(accelerates_state_is_finished_with_the_random_states),
