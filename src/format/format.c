@@ -148,6 +148,21 @@ int gf_found_add_source(struct gf_found *found, struct gf_source *src, uint32_t 
     return 0;
 }
 
+int gf_found_take_sources(struct gf_found *found, struct gf_found *from, struct gf_err *err)
+{
+    uint32_t ignored;
+    size_t n = 0;
+    int r = 0;
+
+    while (n < from->sources.n && !r) /* taken over also on failure */
+        r = gf_found_add_source(found, from->sources.at[n++], &ignored, err);
+    from->sources.n -= n;
+    if (from->sources.n)
+        memmove(from->sources.at, from->sources.at + n,
+                from->sources.n * sizeof(*from->sources.at));
+    return r;
+}
+
 int gf_found_warn(struct gf_found *found, const char *fmt, ...)
 {
     char *line;

@@ -90,6 +90,9 @@ void gf_found_done(struct gf_found *found);
 /* Appends a source; takes it over also on failure. */
 int gf_found_add_source(struct gf_found *found, struct gf_source *src, uint32_t *ret_index,
                         struct gf_err *err);
+/* Appends all sources of another one, which has none then. */
+int gf_found_take_sources(struct gf_found *found, struct gf_found *from,
+                          struct gf_err *err);
 int gf_found_warn(struct gf_found *found, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 

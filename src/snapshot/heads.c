@@ -47,15 +47,7 @@ static int adopt(struct gf_found *to, struct gf_found *from, struct gf_err *err)
         if (!gf_catalog_find(to->catalog, gf_catalog_at(from->catalog, i)->name))
             r = gf_catalog_adopt(to->catalog, from->catalog, i, first, err);
     to->mtime_ns = GF_MAX(to->mtime_ns, from->mtime_ns);
-    for (size_t i = 0; i < from->sources.n && !r; i++) {
-        uint32_t ignored;
-
-        r = gf_found_add_source(to, from->sources.at[i], &ignored, err);
-        from->sources.at[i] = NULL;
-    }
-    if (!r)
-        from->sources.n = 0;
-    return r;
+    return r ? r : gf_found_take_sources(to, from, err);
 }
 
 /* What was found are the heads of the adapter beside them. */

@@ -73,20 +73,6 @@ static bool same_model(const struct gf_catalog *to, struct gf_name_table *names,
     return common > 0;
 }
 
-static int move_sources(struct gf_found *to, struct gf_found *from, struct gf_err *err)
-{
-    int r = 0;
-
-    while (from->sources.n && !r) {
-        uint32_t ignored;
-
-        r = gf_found_add_source(to, from->sources.at[0], &ignored, err);
-        memmove(from->sources.at, from->sources.at + 1,
-                --from->sources.n * sizeof(*from->sources.at));
-    }
-    return r;
-}
-
 static int adopt_lacking(struct gf_found *to, struct gf_name_table *names,
                          struct gf_found *from, const bool *renamed, struct gf_err *err)
 {
@@ -102,7 +88,7 @@ static int adopt_lacking(struct gf_found *to, struct gf_name_table *names,
             continue;
         r = gf_catalog_adopt(to->catalog, from->catalog, i, first, err);
     }
-    return r ? r : move_sources(to, from, err);
+    return r ? r : gf_found_take_sources(to, from, err);
 }
 
 /* Names that the layout said it leaves out, less those that are there now. */
@@ -302,7 +288,7 @@ static int adopt_base(struct peft *p, struct gf_found *to, struct gf_found *from
         r = gf_catalog_adopt(to->catalog, from->catalog, i, first, err);
     }
     gf_name_table_done(&taken);
-    return r ? r : move_sources(to, from, err);
+    return r ? r : gf_found_take_sources(to, from, err);
 }
 
 /* What the layout said it leaves out is named as in training; the base has its own names. */
